@@ -1,0 +1,167 @@
+//! Stage 2: whose is this destination? The answer is cached per CPU, because the routing table is dear.
+
+use crate::config::{Config, State};
+use crate::flow::Side;
+use crate::maps::{Destination, ROLE_INSIDE, ROLE_OUTSIDE, egress_key};
+use crate::tables::{RouteKind, Tables};
+use crate::verdict::NextHop;
+
+/// What a destination is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Class {
+    /// Nothing cached.
+    Unknown = 0,
+    /// Out of an outside interface.
+    Outside = 1,
+    /// Out of an inside interface.
+    Inside = 2,
+    /// One of the external addresses.
+    External = 3,
+    /// The router's own, or broadcast.
+    Local = 4,
+    /// Routed untranslated.
+    Bypass = 5,
+    /// Out of another interface.
+    Elsewhere = 6,
+    /// The routing table has no way.
+    NoRoute = 7,
+    /// The packet came in on a VLAN that is not configured.
+    Foreign = 8,
+    /// There is a way, but the next hop's MAC address is not known; `mac` is zero.
+    NoNeighbour = 9,
+}
+
+impl Class {
+    #[inline(always)]
+    fn of(number: u8) -> Self {
+        match number {
+            1 => Self::Outside,
+            2 => Self::Inside,
+            3 => Self::External,
+            4 => Self::Local,
+            5 => Self::Bypass,
+            6 => Self::Elsewhere,
+            7 => Self::NoRoute,
+            8 => Self::Foreign,
+            9 => Self::NoNeighbour,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// A destination and the way to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// What it is.
+    pub class: Class,
+    /// For [`Class::NoNeighbour`] what it would be.
+    pub beyond: Side,
+    /// MTU of the way out in bytes.
+    pub mtu: u16,
+    /// Index of the external address, or of the kernel's interface of the way out.
+    pub index: u32,
+    /// Next hop's address.
+    pub next_hop: u32,
+    /// Where it leaves.
+    pub hop: NextHop,
+}
+
+/// A question.
+#[derive(Clone, Copy, Debug)]
+pub struct Query {
+    /// [`crate::maps::ingress_key`] of the interface the packet came in on.
+    pub ingress: u64,
+    /// Source of the packet.
+    pub source: u32,
+    /// Destination.
+    pub addr: u32,
+    /// Type of service.
+    pub tos: u8,
+    /// Time in ticks.
+    pub now: u32,
+}
+
+/// Answers from the cache or from the tables; `None` if there is no cache at all.
+#[inline(always)]
+pub fn destination<T: Tables>(t: &T, cfg: &Config, state: &State, query: &Query) -> Option<Way> {
+    let spread = (query.addr ^ (query.ingress as u32).rotate_left(13)).wrapping_mul(0x9e37_79b1);
+    let entry = t.destination((spread >> 15) & cfg.destination_mask)?;
+    let generation = state.route_generation;
+    if entry.addr.get() != query.addr
+        || entry.ingress.get() != query.ingress
+        || entry.generation.get() != generation
+        || query.now.wrapping_sub(entry.filled.get()) > cfg.route_age
+        || entry.class.get() == 0
+    {
+        fill(t, entry, query, generation);
+    }
+    let mac = entry.mac.get().to_le_bytes();
+    let class = entry.class.get();
+    Some(Way {
+        class: Class::of(class & 0x7f),
+        beyond: if class & 0x80 != 0 { Side::Inside } else { Side::Outside },
+        mtu: entry.mtu.get(),
+        index: entry.index.get(),
+        next_hop: entry.next_hop.get(),
+        hop: NextHop { port: entry.port.get(), mac: [mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]] },
+    })
+}
+
+/// Asks the tables and fills a cache entry.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn fill<T: Tables>(t: &T, entry: &Destination, query: &Query, generation: u32) {
+    entry.addr.set(query.addr);
+    entry.ingress.set(query.ingress);
+    entry.generation.set(generation);
+    entry.filled.set(query.now);
+    entry.mac.set(0);
+    entry.mtu.set(0);
+    entry.index.set(0);
+    entry.class.set(decide(t, entry, query));
+}
+
+/// The class; the rest goes into the entry.
+#[inline(always)]
+fn decide<T: Tables>(t: &T, entry: &Destination, query: &Query) -> u8 {
+    let Some(ingress) = t.interface_of(query.ingress).and_then(|i| t.interface(i)) else {
+        return Class::Foreign as u8;
+    };
+    if let Some(index) = t.external(query.addr) {
+        entry.index.set(index);
+        return Class::External as u8;
+    }
+    if t.local(query.addr) {
+        return Class::Local as u8;
+    }
+    if ingress.role == ROLE_INSIDE && t.bypassed(query.addr) {
+        return Class::Bypass as u8;
+    }
+    let route = t.route(ingress.ifindex, query.source, query.addr, query.tos);
+    entry.next_hop.set(route.next_hop);
+    entry.mtu.set(route.mtu);
+    entry.index.set(route.ifindex);
+    if route.kind != RouteKind::Known && route.kind != RouteKind::NoNeighbour {
+        return Class::NoRoute as u8;
+    }
+    let Some(port) = t.interface_of(egress_key(route.ifindex)) else { return Class::Elsewhere as u8 };
+    let Some(out) = t.interface(port) else { return Class::Elsewhere as u8 };
+    entry.port.set(port);
+    if out.mtu != 0 && (route.mtu == 0 || out.mtu < route.mtu) {
+        entry.mtu.set(out.mtu);
+    }
+    let class = match out.role {
+        ROLE_INSIDE => Class::Inside,
+        ROLE_OUTSIDE => Class::Outside,
+        _ => return Class::Elsewhere as u8,
+    };
+    if route.kind == RouteKind::NoNeighbour {
+        // Not believed for longer than this packet: the daemon is about to resolve it.
+        entry.filled.set(query.now.wrapping_sub(1 << 30));
+        let inside = if class == Class::Inside { 0x80 } else { 0 };
+        return Class::NoNeighbour as u8 | inside;
+    }
+    let m = route.mac;
+    entry.mac.set(u64::from_le_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0]));
+    class as u8
+}

@@ -1,0 +1,18 @@
+//! Keyed hashing for table positions and port choices.
+
+/// A 64-bit hash of `key` that cannot be foreseen without `secret`.
+#[inline(always)]
+pub fn mix(key: u64, secret: u64) -> u64 {
+    let mut h = key ^ secret;
+    h ^= h >> 32;
+    h = h.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    h ^= h >> 29;
+    h = h.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    h ^ h >> 32
+}
+
+/// The other bucket that an entry with hash `h` may be in.
+#[inline(always)]
+pub fn second(h: u64, mask: u32) -> u32 {
+    (h as u32 ^ ((h >> 32) as u32 | 1).wrapping_mul(0x5bd1_e995)) & mask
+}

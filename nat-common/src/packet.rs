@@ -1,0 +1,85 @@
+//! Access to packet bytes, and the header types that are laid over them.
+
+use crate::raw::Wire;
+
+/// The one way to touch a packet.
+///
+/// Implemented by the XDP program over the frame's linear part and, on the host, by [`Bytes`].
+pub trait Packet {
+    /// `T` at `offset` bytes from the start of the Ethernet header; `None` beyond the end of the packet.
+    fn at<T: Wire>(&mut self, offset: usize) -> Option<&mut T>;
+
+    /// Length of the whole frame in bytes, Ethernet header included.
+    fn frame_len(&mut self) -> usize;
+
+    /// Moves the start of the frame `bytes` forward, or backward if negative; `None` if there is no room.
+    fn shift_front(&mut self, bytes: i32) -> Option<()>;
+}
+
+/// Ethernet header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ethernet {
+    /// Destination MAC address.
+    pub destination: [u8; 6],
+    /// Source MAC address.
+    pub source: [u8; 6],
+    /// EtherType, network order.
+    pub ethertype: [u8; 2],
+}
+
+/// The part of the TCP header up to the checksum (RFC 9293 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct TcpStart {
+    /// Source port.
+    pub source: [u8; 2],
+    /// Destination port.
+    pub destination: [u8; 2],
+    /// Sequence number.
+    pub sequence: [u8; 4],
+    /// Acknowledgement number.
+    pub acknowledgement: [u8; 4],
+    /// Data offset in the high four bits, in units of four bytes.
+    pub offset: u8,
+    /// Control bits.
+    pub flags: u8,
+    /// Window.
+    pub window: [u8; 2],
+    /// Checksum.
+    pub check: [u8; 2],
+}
+
+/// Length of an Ethernet header.
+pub const ETHERNET_LEN: usize = 14;
+/// Length of an 802.1Q tag.
+pub const VLAN_LEN: usize = 4;
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// EtherType of an 802.1Q tag.
+pub const ETHERTYPE_VLAN: u16 = 0x8100;
+
+/// A packet in ordinary memory, for the daemon, the tests and the fuzzers.
+#[cfg(any(test, feature = "std"))]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bytes(pub std::vec::Vec<u8>);
+
+#[cfg(any(test, feature = "std"))]
+impl Packet for Bytes {
+    fn at<T: Wire>(&mut self, offset: usize) -> Option<&mut T> {
+        crate::raw::overlay(&mut self.0, offset)
+    }
+
+    fn frame_len(&mut self) -> usize {
+        self.0.len()
+    }
+
+    fn shift_front(&mut self, bytes: i32) -> Option<()> {
+        match usize::try_from(bytes) {
+            Ok(n) if n <= self.0.len() => drop(self.0.drain(..n)),
+            Ok(_) => return None,
+            Err(_) => drop(self.0.splice(0..0, core::iter::repeat_n(0, bytes.unsigned_abs() as usize))),
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,217 @@
+//! Stage 1: from bytes to a flow, with every check that a router owes an IPv4 header (RFC 1812 §5.2.2).
+
+use crate::checksum::fold;
+use crate::counters::Reason;
+use crate::flow::{Endpoint, IP_ICMP, IP_TCP, IP_UDP};
+use crate::packet::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_VLAN, Ethernet, Packet, TcpStart, VLAN_LEN};
+use network_types::icmp::Icmpv4Hdr;
+use network_types::ip::Ipv4Hdr;
+use network_types::udp::UdpHdr;
+
+/// Don't fragment.
+pub const DF: u16 = 0x4000;
+/// More fragments.
+pub const MF: u16 = 0x2000;
+/// Fragment offset, units of eight bytes.
+pub const OFFSET: u16 = 0x1fff;
+
+/// ICMP echo reply.
+pub const ICMP_ECHO_REPLY: u8 = 0;
+/// ICMP echo request.
+pub const ICMP_ECHO: u8 = 8;
+/// ICMP timestamp request.
+pub const ICMP_TIMESTAMP: u8 = 13;
+/// ICMP timestamp reply.
+pub const ICMP_TIMESTAMP_REPLY: u8 = 14;
+
+/// What the headers say. Numbers are in host order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// Offset of the IP header.
+    pub l3: usize,
+    /// Offset of the header after it.
+    pub l4: usize,
+    /// VLAN id, 0 for none.
+    pub vlan: u16,
+    /// Total length of the IP packet.
+    pub total_len: u16,
+    /// Identification.
+    pub id: u16,
+    /// Flags and fragment offset as in the header.
+    pub fragment: u16,
+    /// IP protocol.
+    pub proto: u8,
+    /// Time to live.
+    pub ttl: u8,
+    /// Type of service.
+    pub tos: u8,
+    /// TCP control bits, or the ICMP type.
+    pub flags: u8,
+    /// Source; the port is 0 for other protocols than TCP and UDP and for later fragments. The query identifier of ICMP
+    /// queries and replies.
+    pub source: Endpoint,
+    /// Destination, likewise; for ICMP the identifier too.
+    pub destination: Endpoint,
+}
+
+impl Headers {
+    /// A piece of a fragmented datagram.
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        self.fragment & (MF | OFFSET) != 0
+    }
+
+    /// A piece that has no ports.
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment & OFFSET != 0
+    }
+
+    /// Bytes of the transport header and what follows.
+    #[inline(always)]
+    pub fn payload_len(&self) -> usize {
+        self.total_len as usize - (self.l4 - self.l3)
+    }
+}
+
+/// Reads the headers up to the ports. `vlan` tagged frames are looked into; other EtherTypes are not ours.
+#[inline(always)]
+pub fn parse<P: Packet>(p: &mut P) -> Result<Headers, Reason> {
+    let frame_len = p.frame_len();
+    let ethernet = p.at::<Ethernet>(0).ok_or(Reason::Truncated)?;
+    match u16::from_be_bytes(ethernet.ethertype) {
+        ETHERTYPE_IPV4 => parse_ip(p, frame_len, ETHERNET_LEN, 0),
+        ETHERTYPE_VLAN => {
+            let tag = *p.at::<[u8; 4]>(ETHERNET_LEN).ok_or(Reason::NotIpv4)?;
+            if u16::from_be_bytes([tag[2], tag[3]]) != ETHERTYPE_IPV4 {
+                return Err(Reason::NotIpv4);
+            }
+            parse_ip(p, frame_len, ETHERNET_LEN + VLAN_LEN, u16::from_be_bytes([tag[0], tag[1]]) & 0xfff)
+        }
+        _ => Err(Reason::NotIpv4),
+    }
+}
+
+#[inline(always)]
+fn parse_ip<P: Packet>(p: &mut P, frame_len: usize, l3: usize, vlan: u16) -> Result<Headers, Reason> {
+    let words = *p.at::<[u8; 20]>(l3).ok_or(Reason::Truncated)?;
+    let ip = *p.at::<Ipv4Hdr>(l3).ok_or(Reason::Truncated)?;
+    let header_len = (ip.vihl & 0xf) as usize * 4;
+    let total_len = u16::from_be_bytes(ip.tot_len);
+    if ip.vihl >> 4 != 4 || header_len < 20 || (total_len as usize) < header_len {
+        return Err(Reason::BadHeader);
+    }
+    if frame_len < l3 + total_len as usize {
+        return Err(Reason::Truncated);
+    }
+    let mut sum = 0u64;
+    let mut i = 0;
+    while i < 20 {
+        sum += u64::from(u32::from_be_bytes([words[i], words[i + 1], words[i + 2], words[i + 3]]));
+        i += 4;
+    }
+    if header_len > 20 {
+        sum += options(p, l3 + 20, header_len - 20)?;
+    }
+    if fold(sum) != 0xffff {
+        return Err(Reason::BadChecksum);
+    }
+    let mut headers = Headers {
+        l3,
+        l4: l3 + header_len,
+        vlan,
+        total_len,
+        id: u16::from_be_bytes(ip.id),
+        fragment: u16::from_be_bytes(ip.frags),
+        proto: ip.proto,
+        ttl: ip.ttl,
+        tos: ip.tos,
+        flags: 0,
+        source: Endpoint::new(u32::from_be_bytes(ip.src_addr), 0),
+        destination: Endpoint::new(u32::from_be_bytes(ip.dst_addr), 0),
+    };
+    if headers.is_later_fragment() {
+        return Ok(headers);
+    }
+    ports(p, &mut headers)?;
+    Ok(headers)
+}
+
+/// The sum of the options; an error for source routing, which no NAT can serve (RFC 1812 §5.3.13.2 lets it be refused).
+#[inline(always)]
+fn options<P: Packet>(p: &mut P, start: usize, len: usize) -> Result<u64, Reason> {
+    let mut sum = 0u64;
+    // Where the next option begins; everything before belongs to the one that was read last.
+    let mut next = 0usize;
+    let mut i = 0;
+    while i < 40 {
+        if i >= len {
+            break;
+        }
+        let pair = *p.at::<[u8; 2]>(start + i).ok_or(Reason::Truncated)?;
+        sum += u64::from(u16::from_be_bytes(pair));
+        let mut half = 0;
+        while half < 2 {
+            let at = i + half;
+            if at == next {
+                let kind = if half == 0 { pair[0] } else { pair[1] };
+                match kind {
+                    0 => next = 64,
+                    1 => next = at + 1,
+                    0x83 | 0x89 => return Err(Reason::SourceRoute),
+                    _ => {
+                        let length = *p.at::<u8>(start + at + 1).ok_or(Reason::Truncated)?;
+                        if length < 2 || at + length as usize > len {
+                            return Err(Reason::BadHeader);
+                        }
+                        next = at + length as usize;
+                    }
+                }
+            }
+            half += 1;
+        }
+        i += 2;
+    }
+    Ok(sum)
+}
+
+/// Reads ports, TCP control bits, ICMP type and identifier.
+#[inline(always)]
+fn ports<P: Packet>(p: &mut P, h: &mut Headers) -> Result<(), Reason> {
+    let short = if h.is_fragment() { Reason::FragmentTiny } else { Reason::Truncated };
+    let payload = h.payload_len();
+    match h.proto {
+        IP_UDP => {
+            if payload < 8 {
+                return Err(short);
+            }
+            let udp = p.at::<UdpHdr>(h.l4).ok_or(short)?;
+            h.source.port = u16::from_be_bytes(udp.src);
+            h.destination.port = u16::from_be_bytes(udp.dst);
+        }
+        IP_TCP => {
+            if payload < 20 {
+                return Err(short);
+            }
+            let tcp = p.at::<TcpStart>(h.l4).ok_or(short)?;
+            if tcp.offset >> 4 < 5 {
+                return Err(Reason::BadHeader);
+            }
+            h.source.port = u16::from_be_bytes(tcp.source);
+            h.destination.port = u16::from_be_bytes(tcp.destination);
+            h.flags = tcp.flags;
+        }
+        IP_ICMP => {
+            if payload < 8 {
+                return Err(short);
+            }
+            let icmp = p.at::<Icmpv4Hdr>(h.l4).ok_or(short)?;
+            h.flags = icmp.type_;
+            let id = u16::from_be_bytes([icmp.data[0], icmp.data[1]]);
+            h.source.port = id;
+            h.destination.port = id;
+        }
+        _ => {}
+    }
+    Ok(())
+}

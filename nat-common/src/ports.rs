@@ -1,0 +1,449 @@
+//! Port allocation: hosts get aligned blocks, bindings get ports of their host's blocks.
+//!
+//! Two bitmaps say what is free: one of the blocks of every external address, one of the ports of every address and
+//! protocol. Taking a bit with compare-and-swap is taking the block or port, so two CPUs never get the same one, and the
+//! cost does not depend on how full the pool is. A port's bit stays set while the port rests; whoever frees the slot clears
+//! it. Positions are random within what is free (RFC 6056, RFC 6888 REQ-15).
+
+use crate::binding;
+use crate::config::Config;
+use crate::counters::Reason;
+use crate::event::{EVENT_BLOCK_ASSIGNED, EVENT_EXHAUSTED, EVENT_QUOTA, Event};
+use crate::flow::{Endpoint, InsideKey, PROTOCOLS, Proto};
+use crate::hash::mix;
+use crate::maps::{AddressWord, BlockState, BlockWord, Host, HostWord, MAX_BLOCKS_PER_HOST, PORTS, SlotState, SlotWord};
+use crate::tables::Tables;
+
+/// Host records that are looked at for one host.
+pub const HOST_WINDOW: u32 = 16;
+/// External addresses that are tried for a new host.
+const ADDRESS_TRIES: u32 = 16;
+/// Attempts at one bitmap word that another CPU changes at the same time.
+const ATTEMPTS: u32 = 3;
+/// Ports that are looked at for an expired binding when everything is in use and nobody sweeps.
+const RECLAIM_TRIES: u32 = 8;
+const EVEN: u64 = 0x5555_5555_5555_5555;
+
+/// The number of the slot of a port.
+#[inline(always)]
+pub fn slot_index(address: u32, proto: Proto, port: u16) -> u32 {
+    (address * PROTOCOLS + proto as u32) << 16 | u32::from(port)
+}
+
+/// External address, protocol and port of a slot.
+#[inline(always)]
+pub fn slot_parts(index: u32) -> (u32, Proto, u16) {
+    let space = index >> 16;
+    (space / PROTOCOLS, Proto::from_index(space % PROTOCOLS), index as u16)
+}
+
+/// The number of the block that a port is in.
+#[inline(always)]
+pub fn block_index(address: u32, port: u16, block_shift: u32) -> u32 {
+    address << (16 - block_shift) | u32::from(port) >> block_shift
+}
+
+/// External address and first port of a block.
+#[inline(always)]
+pub fn block_parts(block: u32, block_shift: u32) -> (u32, u16) {
+    (block >> (16 - block_shift), (block << block_shift) as u16)
+}
+
+/// Place of a port in the bitmap of used ports: word and bit.
+#[inline(always)]
+pub fn used_place(slot: u32) -> (u32, u64) {
+    (slot >> 6, 1 << (slot & 63))
+}
+
+/// Words of the bitmap of free blocks for one external address.
+#[inline(always)]
+pub fn free_words(block_shift: u32) -> u32 {
+    let blocks = PORTS >> block_shift;
+    if blocks < 64 { 1 } else { blocks / 64 }
+}
+
+/// Place of a block in the bitmap of free blocks: word and bit.
+#[inline(always)]
+pub fn free_place(block: u32, block_shift: u32) -> (u32, u64) {
+    let blocks = PORTS >> block_shift;
+    let (address, number) = (block / blocks, block % blocks);
+    (address * free_words(block_shift) + number / 64, 1 << (number % 64))
+}
+
+/// Takes a port for `key`; returns its slot. The slot's bit is set and its contents are untouched.
+#[inline(always)]
+pub fn allocate<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> Result<u32, Reason> {
+    let (index, host) = host_of(t, cfg, key.inside.addr, now)?;
+    let random = mix(u64::from(t.random()), cfg.secret) as u32;
+    let mask = wanted(key);
+    if key.proto == Proto::Udp
+        && let Some(slot) = beside_partner(t, cfg, key, now)
+    {
+        return Ok(slot);
+    }
+    let start = host.current.get();
+    let mut blocks = 0;
+    let mut i = 0;
+    while i < MAX_BLOCKS_PER_HOST as u32 {
+        let place = (start + i) & (MAX_BLOCKS_PER_HOST as u32 - 1);
+        i += 1;
+        let Some(block) = host_block(t, cfg, host, place) else { continue };
+        blocks += 1;
+        let slot = t.claim_port(cfg, block, key.proto, mask, random);
+        if slot != 0 {
+            host.current.set(place);
+            return Ok(slot);
+        }
+    }
+    let slot = t.grow(cfg, index, key, random, now);
+    if slot & FAILED == 0 {
+        return Ok(slot);
+    }
+    let slot2 = t.reclaim(cfg, index, key, random, now);
+    if slot2 != 0 {
+        return Ok(slot2);
+    }
+    let reason = if slot == FAILED_QUOTA { Reason::Quota } else { Reason::Exhausted };
+    let kind = if slot == FAILED_QUOTA { EVENT_QUOTA } else { EVENT_EXHAUSTED };
+    t.event(Event { kind, host: key.inside.addr, block: blocks, when: now });
+    Err(reason)
+}
+
+/// Set in the result of [`grow`] if it failed.
+pub const FAILED: u32 = 1 << 31;
+const FAILED_QUOTA: u32 = FAILED | 1;
+const FAILED_POOL: u32 = FAILED | 2;
+
+/// Which ports of sixty-four fit `key`: UDP keeps parity (RFC 4787 REQ-4).
+#[inline(always)]
+fn wanted(key: &InsideKey) -> u64 {
+    match key.proto {
+        Proto::Udp if key.inside.port & 1 == 0 => EVEN,
+        Proto::Udp => !EVEN,
+        _ => !0,
+    }
+}
+
+/// For UDP, the port beside the one that the neighbouring inside port has, so that RTP and RTCP stay a pair.
+#[inline(always)]
+fn beside_partner<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> Option<u32> {
+    let partner = InsideKey { proto: key.proto, inside: Endpoint::new(key.inside.addr, key.inside.port ^ 1) };
+    let slot = binding::find(t, cfg, &partner, now)? ^ 1;
+    let (word, bit) = used_place(slot);
+    let word = t.used_ports(word)?;
+    let used = word.get();
+    // A static forward's neighbour need not be in a block of this host.
+    let (address, _, port) = slot_parts(slot);
+    let block = BlockWord(t.block(block_index(address, port, cfg.block_shift))?.word.get());
+    let ours = block.state() == BlockState::Owned && block.owner() == key.inside.addr;
+    (ours && used & bit == 0 && word.replace(used, used | bit)).then_some(slot)
+}
+
+/// The block at `place` in the host's list, if it is still the host's and on an address in use.
+#[inline(always)]
+fn host_block<T: Tables>(t: &T, cfg: &Config, host: &Host, place: u32) -> Option<u32> {
+    let entry = host.blocks.get(place as usize)?.get();
+    if entry == 0 {
+        return None;
+    }
+    let block = entry as u32 - 1;
+    let word = BlockWord(t.block(block)?.word.get());
+    let address = AddressWord(t.address(block_parts(block, cfg.block_shift).0)?.word.get());
+    let ours = word.state() == BlockState::Owned && word.owner() == HostWord(host.word.get()).addr();
+    (ours && address.active()).then_some(block)
+}
+
+/// Takes a free port of `block` among those in `mask`, at a random place; 0 if there is none. (Slot 0 is never given out:
+/// it would be TCP port 0.)
+#[inline(always)]
+pub fn claim_port<T: Tables>(t: &T, cfg: &Config, block: u32, proto: Proto, mask: u64, random: u32) -> u32 {
+    let (address, first) = block_parts(block, cfg.block_shift);
+    let base = slot_index(address, proto, first);
+    let size = cfg.block_size();
+    let (words, span) = if size >= 64 { (size / 64, !0) } else { (1, ((1u64 << size) - 1) << (first & 63)) };
+    let mut i = 0;
+    while i < 16 && i < words {
+        let at = (base >> 6) + ((random + i) & (words - 1));
+        i += 1;
+        let Some(word) = t.used_ports(at) else { return 0 };
+        let mut attempt = 0;
+        while attempt < ATTEMPTS {
+            attempt += 1;
+            let used = word.get();
+            let free = !used & span;
+            if free & mask == 0 {
+                break;
+            }
+            // Rather a port whose neighbour is free too, so that the neighbour can become its RTCP port.
+            let pairs = free & (free >> 1) & EVEN;
+            let pairs = (pairs | pairs << 1) & mask;
+            let bit = pick(if pairs != 0 { pairs } else { free & mask }, random >> 8);
+            if word.replace(used, used | 1 << bit) {
+                return at << 6 | bit;
+            }
+        }
+    }
+    0
+}
+
+/// A set bit of `bits`, at a random place.
+#[inline(always)]
+fn pick(bits: u64, random: u32) -> u32 {
+    let turn = random & 63;
+    let turned = if turn == 0 { bits } else { bits >> turn | bits << (64 - turn) };
+    (lowest(turned) + turn) & 63
+}
+
+/// Number of the lowest set bit; the BPF instruction set has none for it.
+#[inline(always)]
+fn lowest(bits: u64) -> u32 {
+    let mut bits = bits;
+    let mut n = 0;
+    if bits & 0xffff_ffff == 0 {
+        bits >>= 32;
+        n += 32;
+    }
+    if bits & 0xffff == 0 {
+        bits >>= 16;
+        n += 16;
+    }
+    if bits & 0xff == 0 {
+        bits >>= 8;
+        n += 8;
+    }
+    if bits & 0xf == 0 {
+        bits >>= 4;
+        n += 4;
+    }
+    if bits & 3 == 0 {
+        bits >>= 2;
+        n += 2;
+    }
+    if bits & 1 == 0 { n + 1 } else { n }
+}
+
+/// Gives the host number `index` one more block and takes a port of it; `FAILED` is set in the result if that is not
+/// possible.
+#[inline(always)]
+pub fn grow<T: Tables>(t: &T, cfg: &Config, index: u32, key: &InsideKey, random: u32, now: u32) -> u32 {
+    let Some(host) = t.host(index) else { return FAILED_POOL };
+    let Some(place) = free_place_of(cfg, host) else { return FAILED_QUOTA };
+    let Some(block) = claim_block(t, cfg, host, random) else { return FAILED_POOL };
+    let Some(record) = t.block(block) else { return FAILED_POOL };
+    record.since.set(now);
+    record.logged.set(0);
+    record.word.set(BlockWord::new(BlockState::Owned, key.inside.addr).0);
+    // Take the port first: once the block is in the list, other CPUs fill it.
+    let slot = claim_port(t, cfg, block, key.proto, wanted(key), random.rotate_left(16));
+    let Some(entry) = host.blocks.get(place as usize & (MAX_BLOCKS_PER_HOST - 1)) else { return FAILED_POOL };
+    if slot == 0 || !entry.replace(0, u64::from(block) + 1) {
+        // Another CPU filled the place: this block goes back, the packet's sender tries again.
+        if slot != 0 {
+            release_port(t, slot);
+        }
+        record.word.set(0);
+        release_block(t, cfg, block);
+        return FAILED_POOL;
+    }
+    host.current.set(place);
+    t.event(Event { kind: EVENT_BLOCK_ASSIGNED, host: key.inside.addr, block, when: now });
+    slot
+}
+
+/// A free place in the host's list of blocks, within its quota.
+#[inline(always)]
+fn free_place_of(cfg: &Config, host: &Host) -> Option<u32> {
+    let mut i = 0;
+    while i < MAX_BLOCKS_PER_HOST as u32 && i < cfg.blocks_per_host {
+        if host.blocks.get(i as usize)?.get() == 0 {
+            return Some(i);
+        }
+        i += 1;
+    }
+    None
+}
+
+/// Takes a free block on the host's external address; a host without blocks may change the address for it.
+#[inline(always)]
+fn claim_block<T: Tables>(t: &T, cfg: &Config, host: &Host, random: u32) -> Option<u32> {
+    let word = HostWord(host.word.get());
+    let mut address = word.address_index();
+    let entry = t.address(address)?;
+    if !AddressWord(entry.word.get()).active() || entry.free_blocks.get() == 0 {
+        let mut blocks = 0;
+        let mut i = 0;
+        while i < MAX_BLOCKS_PER_HOST as u32 {
+            if host_block(t, cfg, host, i).is_some() {
+                blocks += 1;
+            }
+            i += 1;
+        }
+        if blocks != 0 {
+            return None;
+        }
+        address = choose_address(t, cfg, word.addr())?;
+        if !host.word.replace(word.0, HostWord::new(word.addr(), address).0) {
+            return None;
+        }
+    }
+    let words = free_words(cfg.block_shift);
+    let mut i = 0;
+    while i < 64 && i < words {
+        let at = address * words + ((random >> 14).wrapping_add(i) & (words - 1));
+        i += 1;
+        let bits = t.free_blocks(at)?;
+        let mut attempt = 0;
+        while attempt < ATTEMPTS {
+            attempt += 1;
+            let free = bits.get();
+            if free == 0 {
+                break;
+            }
+            let bit = pick(free, random >> 20);
+            if bits.replace(free, free & !(1 << bit)) {
+                t.address(address)?.free_blocks.fetch_add(u64::MAX);
+                let number = (at - address * words) * 64 + bit;
+                return Some(address * (PORTS >> cfg.block_shift) + number);
+            }
+        }
+    }
+    None
+}
+
+/// Clears the bit of a port that nobody uses any more.
+#[inline(always)]
+pub fn release_port<T: Tables>(t: &T, slot: u32) {
+    let (word, bit) = used_place(slot);
+    if let Some(word) = t.used_ports(word) {
+        word.and(!bit);
+    }
+}
+
+/// Gives a block back to the pool.
+#[inline(always)]
+pub fn release_block<T: Tables>(t: &T, cfg: &Config, block: u32) {
+    let (word, bit) = free_place(block, cfg.block_shift);
+    if let Some(bits) = t.free_blocks(word) {
+        bits.or(bit);
+    }
+    if let Some(address) = t.address(block_parts(block, cfg.block_shift).0) {
+        address.free_blocks.fetch_add(1);
+    }
+}
+
+/// An external address for a host: the same one for the same host as long as it has free blocks (RFC 4787 REQ-2).
+#[inline(always)]
+fn choose_address<T: Tables>(t: &T, cfg: &Config, host: u32) -> Option<u32> {
+    let count = cfg.addresses;
+    if count == 0 {
+        return None;
+    }
+    let start = mix(u64::from(host), cfg.secret.rotate_left(7)) as u32 % count;
+    let mut i = 0;
+    while i < ADDRESS_TRIES && i < count {
+        let index = (start + i) % count;
+        i += 1;
+        let address = t.address(index)?;
+        if AddressWord(address.word.get()).active() && address.free_blocks.get() != 0 {
+            return Some(index);
+        }
+    }
+    None
+}
+
+/// The first record that `addr` may be in.
+#[inline(always)]
+pub fn host_start(cfg: &Config, addr: u32) -> u32 {
+    mix(u64::from(addr), cfg.secret) as u32 & cfg.host_mask
+}
+
+/// The record of a host, if it has one.
+#[inline(always)]
+pub fn find_host<'t, T: Tables>(t: &'t T, cfg: &Config, addr: u32) -> Option<(u32, &'t Host)> {
+    let start = host_start(cfg, addr);
+    let mut i = 0;
+    while i < HOST_WINDOW {
+        let index = (start + i) & cfg.host_mask;
+        i += 1;
+        let host = t.host(index)?;
+        let word = HostWord(host.word.get());
+        if word.used() && word.addr() == addr {
+            return Some((index, host));
+        }
+    }
+    None
+}
+
+/// The record of a host, made if it has none yet.
+#[inline(always)]
+fn host_of<'t, T: Tables>(t: &'t T, cfg: &Config, addr: u32, now: u32) -> Result<(u32, &'t Host), Reason> {
+    if let Some(found) = find_host(t, cfg, addr) {
+        return Ok(found);
+    }
+    let Some(address) = choose_address(t, cfg, addr) else {
+        t.event(Event { kind: EVENT_EXHAUSTED, host: addr, block: 0, when: now });
+        return Err(Reason::Exhausted);
+    };
+    let start = host_start(cfg, addr);
+    let mut i = 0;
+    while i < HOST_WINDOW {
+        let index = (start + i) & cfg.host_mask;
+        i += 1;
+        let host = t.host(index).ok_or(Reason::HostsFull)?;
+        if host.word.replace(0, HostWord::new(addr, address).0) {
+            host.created.set(now);
+            return Ok((index, host));
+        }
+        let word = HostWord(host.word.get());
+        if word.used() && word.addr() == addr {
+            return Ok((index, host));
+        }
+    }
+    Err(Reason::HostsFull)
+}
+
+/// Without a daemon nobody frees what has expired. When nothing else is left, a few ports of the host's blocks are looked
+/// at; one that has expired and rested is taken over. 0 if there is none.
+#[inline(always)]
+pub fn reclaim<T: Tables>(t: &T, cfg: &Config, index: u32, key: &InsideKey, random: u32, now: u32) -> u32 {
+    let Some(host) = t.host(index) else { return 0 };
+    let mut i = 0;
+    while i < RECLAIM_TRIES {
+        let random = mix(u64::from(random) + u64::from(i), cfg.secret);
+        i += 1;
+        let place = random as u32 & (MAX_BLOCKS_PER_HOST as u32 - 1);
+        let place = if place < cfg.blocks_per_host { place } else { 0 };
+        let Some(block) = host_block(t, cfg, host, place) else { continue };
+        let (address, first) = block_parts(block, cfg.block_shift);
+        let mut port = first | (random >> 32) as u16 & (cfg.block_size() - 1) as u16;
+        if key.proto == Proto::Udp {
+            port = port & !1 | key.inside.port & 1;
+        }
+        let slot_number = slot_index(address, key.proto, port);
+        let Some(slot) = t.slot(slot_number) else { continue };
+        let word = SlotWord(slot.word.get());
+        let since = match word.state() {
+            SlotState::Live => match binding::expiry(t, cfg, slot_number, slot, word) {
+                Some(end) if now.wrapping_sub(end) as i32 >= 0 => end,
+                _ => continue,
+            },
+            SlotState::Resting => word.stamp(),
+            _ => continue,
+        };
+        if now.wrapping_sub(since) < cfg.rest || now.wrapping_sub(since) as i32 <= 0 {
+            continue;
+        }
+        let claimed = SlotWord::new(SlotState::Claimed, word.generation(), now);
+        let old = InsideKey {
+            proto: key.proto,
+            inside: Endpoint::new(slot.inside_addr.get(), slot.inside_port.get()),
+        };
+        if slot.word.replace(word.0, claimed.0) {
+            if word.state() == SlotState::Live {
+                binding::forget(t, cfg, &old, slot_number);
+            }
+            return slot_number;
+        }
+    }
+    0
+}

@@ -1,0 +1,161 @@
+//! Stage 4: the changes, written when nothing can fail any more.
+
+use crate::checksum::Delta;
+use crate::counters::Reason;
+use crate::flow::{Endpoint, IP_ICMP, IP_TCP, IP_UDP};
+use crate::maps::Interface;
+use crate::packet::{ETHERTYPE_IPV4, ETHERTYPE_VLAN, Ethernet, Packet, TcpStart, VLAN_LEN};
+use crate::parse::Headers;
+use crate::session::SYN;
+use network_types::icmp::Icmpv4Hdr;
+use network_types::ip::Ipv4Hdr;
+use network_types::udp::UdpHdr;
+
+/// What becomes of the addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Source after translation.
+    pub source: Endpoint,
+    /// Destination after translation.
+    pub destination: Endpoint,
+    /// Identification after translation.
+    pub id: u16,
+    /// Largest MSS to let through in a SYN; 0 for any.
+    pub mss: u16,
+}
+
+impl Rewrite {
+    /// No change.
+    #[inline(always)]
+    pub fn none(h: &Headers) -> Self {
+        Self { source: h.source, destination: h.destination, id: h.id, mss: 0 }
+    }
+}
+
+/// Translates IP and transport headers and takes one from the TTL.
+#[inline(always)]
+pub fn apply<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> Result<(), Reason> {
+    ip(p, h, r)?;
+    if h.is_later_fragment() {
+        return Ok(());
+    }
+    // Ports and identifiers, and the addresses as far as the checksum covers them.
+    let addresses = Delta::new()
+        .long(h.source.addr, r.source.addr)
+        .long(h.destination.addr, r.destination.addr)
+        .word(h.source.port, r.source.port)
+        .word(h.destination.port, r.destination.port);
+    match h.proto {
+        IP_UDP => {
+            let udp = p.at::<UdpHdr>(h.l4).ok_or(Reason::Rewrite)?;
+            udp.src = r.source.port.to_be_bytes();
+            udp.dst = r.destination.port.to_be_bytes();
+            udp.check = addresses.apply_udp(u16::from_be_bytes(udp.check)).to_be_bytes();
+        }
+        IP_TCP => {
+            let tcp = p.at::<TcpStart>(h.l4).ok_or(Reason::Rewrite)?;
+            tcp.source = r.source.port.to_be_bytes();
+            tcp.destination = r.destination.port.to_be_bytes();
+            tcp.check = addresses.apply(u16::from_be_bytes(tcp.check)).to_be_bytes();
+            let header_len = (tcp.offset >> 4) as usize * 4;
+            if r.mss != 0 && h.flags & SYN != 0 {
+                clamp_mss(p, h, header_len, r.mss)?;
+            }
+        }
+        IP_ICMP => {
+            // The identifier was read into both ports; one of them changed. ICMPv4 has no pseudo header.
+            let id = if r.source.port != h.source.port { r.source.port } else { r.destination.port };
+            let icmp = p.at::<Icmpv4Hdr>(h.l4).ok_or(Reason::Rewrite)?;
+            let old = u16::from_be_bytes([icmp.data[0], icmp.data[1]]);
+            let [high, low] = id.to_be_bytes();
+            icmp.data[0] = high;
+            icmp.data[1] = low;
+            icmp.check = Delta::new().word(old, id).apply(u16::from_be_bytes(icmp.check)).to_be_bytes();
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The IP header: addresses, identification, TTL.
+#[inline(always)]
+pub fn ip<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> Result<(), Reason> {
+    let ip = p.at::<Ipv4Hdr>(h.l3).ok_or(Reason::Rewrite)?;
+    let ttl = h.ttl.wrapping_sub(1);
+    let check = Delta::new()
+        .long(h.source.addr, r.source.addr)
+        .long(h.destination.addr, r.destination.addr)
+        .word(h.id, r.id)
+        .word(u16::from_be_bytes([h.ttl, h.proto]), u16::from_be_bytes([ttl, h.proto]))
+        .apply(u16::from_be_bytes(ip.check));
+    ip.src_addr = r.source.addr.to_be_bytes();
+    ip.dst_addr = r.destination.addr.to_be_bytes();
+    ip.id = r.id.to_be_bytes();
+    ip.ttl = ttl;
+    ip.check = check.to_be_bytes();
+    Ok(())
+}
+
+/// Lowers the MSS option of a SYN (RFC 9293 §3.7.1) to `most`.
+#[inline(always)]
+fn clamp_mss<P: Packet>(p: &mut P, h: &Headers, header_len: usize, most: u16) -> Result<(), Reason> {
+    let end = core::cmp::min(header_len, 60);
+    let mut at = 20usize;
+    let mut steps = 0;
+    while steps < 20 && at + 4 <= end {
+        steps += 1;
+        let Some(&mut [kind, length]) = p.at::<[u8; 2]>(h.l4 + at) else { return Ok(()) };
+        match kind {
+            0 => return Ok(()),
+            1 => at += 1,
+            2 if length == 4 => return lower(p, h, at, most),
+            _ if length < 2 => return Ok(()),
+            _ => at += length as usize,
+        }
+        at &= 0x7f;
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn lower<P: Packet>(p: &mut P, h: &Headers, at: usize, most: u16) -> Result<(), Reason> {
+    let Some(value) = p.at::<[u8; 2]>(h.l4 + at + 2) else { return Ok(()) };
+    let old = u16::from_be_bytes(*value);
+    if old <= most {
+        return Ok(());
+    }
+    *value = most.to_be_bytes();
+    // An option at an odd offset straddles two words of the sum: its bytes count swapped.
+    let delta = if at & 1 == 0 {
+        Delta::new().word(old, most)
+    } else {
+        Delta::new().word(old.swap_bytes(), most.swap_bytes())
+    };
+    let tcp = p.at::<TcpStart>(h.l4).ok_or(Reason::Rewrite)?;
+    tcp.check = delta.apply(u16::from_be_bytes(tcp.check)).to_be_bytes();
+    Ok(())
+}
+
+/// Puts the link header of the way out in front: VLAN tag added, removed or changed, MAC addresses.
+#[inline(always)]
+pub fn link<P: Packet>(p: &mut P, h: &Headers, out: &Interface, mac: [u8; 6]) -> Result<(), Reason> {
+    let tagged = h.l3 != crate::packet::ETHERNET_LEN;
+    if tagged && out.vlan == 0 {
+        p.shift_front(VLAN_LEN as i32).ok_or(Reason::Rewrite)?;
+    } else if !tagged && out.vlan != 0 {
+        p.shift_front(-(VLAN_LEN as i32)).ok_or(Reason::Rewrite)?;
+    }
+    let ethernet = p.at::<Ethernet>(0).ok_or(Reason::Rewrite)?;
+    ethernet.destination = mac;
+    ethernet.source = out.mac;
+    if out.vlan == 0 {
+        ethernet.ethertype = ETHERTYPE_IPV4.to_be_bytes();
+        return Ok(());
+    }
+    ethernet.ethertype = ETHERTYPE_VLAN.to_be_bytes();
+    let tag = p.at::<[u8; 4]>(crate::packet::ETHERNET_LEN).ok_or(Reason::Rewrite)?;
+    let id = out.vlan.to_be_bytes();
+    let inner = ETHERTYPE_IPV4.to_be_bytes();
+    *tag = [id[0], id[1], inner[0], inner[1]];
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Everything the decision needs to know and may change, behind one trait: the kernel program implements it over BPF
+//! maps, the tests and fuzzers over plain memory.
+
+use crate::config::{Config, State};
+use crate::counters::Reason;
+use crate::event::Event;
+use crate::flow::{InsideKey, Proto, Side};
+use crate::maps::{
+    Address, Block, Bucket, Destination, Fragment, FragmentBucket, Host, Interface, Session, SessionBucket, Slot,
+    Traffic,
+};
+use crate::policy::Rule;
+use crate::ports;
+use crate::raw::Word64;
+use crate::session::{self, Flow, SessionState};
+
+/// What the routing table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteKind {
+    /// There is a way and the next hop's MAC address is known.
+    Known,
+    /// There is a way; the next hop's MAC address is not known.
+    NoNeighbour,
+    /// No route, or an address of the router itself.
+    None,
+    /// Unreachable, blackhole or prohibited by the routing table.
+    Refused,
+    /// Forwarding is off on the interface.
+    ForwardingOff,
+}
+
+/// The answer of the routing table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Kind of answer.
+    pub kind: RouteKind,
+    /// Interface index of the way out.
+    pub ifindex: u32,
+    /// Next hop, host order.
+    pub next_hop: u32,
+    /// MTU of the way out in bytes.
+    pub mtu: u16,
+    /// The next hop's MAC address.
+    pub mac: [u8; 6],
+}
+
+/// The tables of the data path.
+pub trait Tables {
+    /// Time in ticks.
+    fn now(&self, state: &State) -> u32;
+    /// A random number.
+    fn random(&self) -> u32;
+    /// A number that is unique among the next 2^16 calls on all CPUs, for IP identification (RFC 6864).
+    fn next_id(&self) -> u16;
+    /// What changes while the program runs.
+    fn state(&self) -> Option<&State>;
+    /// One of the two configurations.
+    fn config(&self, index: u32) -> Option<&Config>;
+    /// External address number `index`.
+    fn address(&self, index: u32) -> Option<&Address>;
+    /// Slot number `index`.
+    fn slot(&self, index: u32) -> Option<&Slot>;
+    /// Counters of slot `index`.
+    fn traffic(&self, index: u32) -> Option<&Traffic>;
+    /// A bucket of the binding index.
+    fn bucket(&self, index: u32) -> Option<&Bucket>;
+    /// Sixty-four ports in use; see [`crate::ports`].
+    fn used_ports(&self, index: u32) -> Option<&Word64>;
+    /// Sixty-four free blocks.
+    fn free_blocks(&self, index: u32) -> Option<&Word64>;
+    /// A block.
+    fn block(&self, index: u32) -> Option<&Block>;
+    /// A host record.
+    fn host(&self, index: u32) -> Option<&Host>;
+    /// A bucket of sessions.
+    fn sessions(&self, index: u32) -> Option<&SessionBucket>;
+    /// One session, for code that must not hold the whole bucket.
+    fn session(&self, bucket: u32, place: usize) -> Option<&Session> {
+        self.sessions(bucket)?.0.get(place)
+    }
+    /// A bucket of fragmented datagrams.
+    fn fragments(&self, index: u32) -> Option<&FragmentBucket>;
+    /// One fragmented datagram.
+    fn fragment(&self, bucket: u32, place: usize) -> Option<&Fragment> {
+        self.fragments(bucket)?.0.get(place)
+    }
+    /// A cached destination of this CPU.
+    fn destination(&self, index: u32) -> Option<&Destination>;
+    /// A policy rule.
+    fn rule(&self, index: u32) -> Option<&Rule>;
+    /// Index of the external address that `addr` is.
+    fn external(&self, addr: u32) -> Option<u32>;
+    /// Whether `addr` is the router's own, or a broadcast address of one of its networks.
+    fn local(&self, addr: u32) -> bool;
+    /// Whether `addr` is routed untranslated.
+    fn bypassed(&self, addr: u32) -> bool;
+    /// Whether `addr` is in a configured inside prefix.
+    fn inside_prefix(&self, addr: u32) -> bool;
+    /// Interface number by [`crate::maps::ingress_key`] or [`crate::maps::egress_key`].
+    fn interface_of(&self, key: u64) -> Option<u32>;
+    /// Interface number `index`.
+    fn interface(&self, index: u32) -> Option<&Interface>;
+    /// Asks the routing table.
+    fn route(&self, ifindex: u32, source: u32, destination: u32, tos: u8) -> Route;
+    /// Runs `insert` while holding lock number `index`.
+    fn locked<R>(&self, index: u32, insert: impl FnOnce() -> R) -> Option<R>;
+    /// Tells the daemon.
+    fn event(&self, event: Event);
+
+    /// [`ports::claim_port`]; the kernel program makes it a function that is verified once.
+    fn claim_port(&self, cfg: &Config, block: u32, proto: Proto, mask: u64, random: u32) -> u32
+    where
+        Self: Sized,
+    {
+        ports::claim_port(self, cfg, block, proto, mask, random)
+    }
+
+    /// [`ports::grow`], likewise.
+    fn grow(&self, cfg: &Config, host: u32, key: &InsideKey, random: u32, now: u32) -> u32
+    where
+        Self: Sized,
+    {
+        ports::grow(self, cfg, host, key, random, now)
+    }
+
+    /// [`ports::reclaim`], likewise.
+    fn reclaim(&self, cfg: &Config, host: u32, key: &InsideKey, random: u32, now: u32) -> u32
+    where
+        Self: Sized,
+    {
+        ports::reclaim(self, cfg, host, key, random, now)
+    }
+
+    /// [`session::find`], likewise.
+    fn find_session<'t>(&'t self, cfg: &Config, flow: &Flow, port: u16, now: u32) -> Option<&'t Session>
+    where
+        Self: Sized,
+    {
+        session::find(self, cfg, flow, port, now)
+    }
+
+    /// [`session::make`], likewise.
+    fn make_session(
+        &self,
+        cfg: &Config,
+        flow: &Flow,
+        state: SessionState,
+        port: u16,
+        now: u32,
+    ) -> Result<(), Reason>
+    where
+        Self: Sized,
+    {
+        session::make(self, cfg, flow, state, port, now)
+    }
+
+    /// [`session::judge`], likewise.
+    fn policy(&self, cfg: &Config, side: Side, flow: &Flow) -> bool
+    where
+        Self: Sized,
+    {
+        session::judge(self, cfg, side, flow)
+    }
+}
