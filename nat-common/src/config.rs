@@ -147,8 +147,8 @@ pub struct State {
     pub route_generation: u32,
     /// Shift from jiffies to ticks.
     pub tick_shift: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// Number of processors that may run the program.
+    pub cpus: u32,
 }
 
 const _: () = assert!(size_of::<Config>() == 8 + 4 * 28);

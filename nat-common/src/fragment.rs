@@ -102,7 +102,7 @@ pub fn find<'t, T: Tables>(t: &'t T, cfg: &Config, datagram: &Datagram, now: u32
 }
 
 /// Remembers what the first piece said, and that it has been seen.
-#[cfg_attr(target_arch = "bpf", inline(never))]
+#[inline(always)]
 pub fn learn<T: Tables>(t: &T, cfg: &Config, h: &Headers, which: &(Datagram, Fate), now: u32) -> Result<(), Reason> {
     let (datagram, fate) = which;
     let piece = Piece::of(h)?;

@@ -9,8 +9,8 @@ pub trait Packet {
     /// `T` at `offset` bytes from the start of the Ethernet header; `None` beyond the end of the packet.
     fn at<T: Wire>(&mut self, offset: usize) -> Option<&mut T>;
 
-    /// Length of the whole frame in bytes, Ethernet header included.
-    fn frame_len(&mut self) -> usize;
+    /// Whether the whole frame, Ethernet header included, has at least `len` bytes.
+    fn reaches(&mut self, len: usize) -> bool;
 
     /// Moves the start of the frame `bytes` forward, or backward if negative; `None` if there is no room.
     fn shift_front(&mut self, bytes: i32) -> Option<()>;
@@ -70,8 +70,8 @@ impl Packet for Bytes {
         crate::raw::overlay(&mut self.0, offset)
     }
 
-    fn frame_len(&mut self) -> usize {
-        self.0.len()
+    fn reaches(&mut self, len: usize) -> bool {
+        self.0.len() >= len
     }
 
     fn shift_front(&mut self, bytes: i32) -> Option<()> {

@@ -77,23 +77,22 @@ impl Headers {
 /// Reads the headers up to the ports. `vlan` tagged frames are looked into; other EtherTypes are not ours.
 #[inline(always)]
 pub fn parse<P: Packet>(p: &mut P) -> Result<Headers, Reason> {
-    let frame_len = p.frame_len();
     let ethernet = p.at::<Ethernet>(0).ok_or(Reason::Truncated)?;
     match u16::from_be_bytes(ethernet.ethertype) {
-        ETHERTYPE_IPV4 => parse_ip(p, frame_len, ETHERNET_LEN, 0),
+        ETHERTYPE_IPV4 => parse_ip(p, ETHERNET_LEN, 0),
         ETHERTYPE_VLAN => {
             let tag = *p.at::<[u8; 4]>(ETHERNET_LEN).ok_or(Reason::NotIpv4)?;
             if u16::from_be_bytes([tag[2], tag[3]]) != ETHERTYPE_IPV4 {
                 return Err(Reason::NotIpv4);
             }
-            parse_ip(p, frame_len, ETHERNET_LEN + VLAN_LEN, u16::from_be_bytes([tag[0], tag[1]]) & 0xfff)
+            parse_ip(p, ETHERNET_LEN + VLAN_LEN, u16::from_be_bytes([tag[0], tag[1]]) & 0xfff)
         }
         _ => Err(Reason::NotIpv4),
     }
 }
 
 #[inline(always)]
-fn parse_ip<P: Packet>(p: &mut P, frame_len: usize, l3: usize, vlan: u16) -> Result<Headers, Reason> {
+fn parse_ip<P: Packet>(p: &mut P, l3: usize, vlan: u16) -> Result<Headers, Reason> {
     let words = *p.at::<[u8; 20]>(l3).ok_or(Reason::Truncated)?;
     let ip = *p.at::<Ipv4Hdr>(l3).ok_or(Reason::Truncated)?;
     let header_len = (ip.vihl & 0xf) as usize * 4;
@@ -101,7 +100,7 @@ fn parse_ip<P: Packet>(p: &mut P, frame_len: usize, l3: usize, vlan: u16) -> Res
     if ip.vihl >> 4 != 4 || header_len < 20 || (total_len as usize) < header_len {
         return Err(Reason::BadHeader);
     }
-    if frame_len < l3 + total_len as usize {
+    if !p.reaches(l3 + total_len as usize) {
         return Err(Reason::Truncated);
     }
     let mut sum = 0u64;

@@ -36,6 +36,7 @@ struct Context<'t> {
     state: &'t State,
     now: u32,
     ingress: u64,
+    side: Side,
 }
 
 impl Context<'_> {
@@ -55,7 +56,7 @@ fn run<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Step<
         return Err(Reason::NotConfigured.into());
     }
     let cfg = t.config(state.active - 1).ok_or(Reason::NotConfigured)?;
-    let c = Context { cfg, state, now: t.now(state), ingress: ingress_key(device, h.vlan) };
+    let c = Context { cfg, state, now: t.now(state), ingress: ingress_key(device, h.vlan), side };
     let (from, to) = (h.source.addr >> 24, h.destination.addr >> 24);
     if to >= 224 {
         return Err(Reason::Multicast.into());
@@ -86,11 +87,11 @@ fn from_inside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers,
         return Err(if external.is_some() { Reason::ToRouter } else { Reason::Protocol }.into());
     };
     if h.is_later_fragment() {
-        return later_fragment(p, t, c, h, Side::Inside);
+        return later_fragment(p, t, c, h);
     }
     if h.proto == IP_ICMP {
         if icmp::is_error(h.flags) {
-            return icmp_error(p, t, c, h, &(Side::Inside, external, way));
+            return icmp_error(p, t, c, &Arrived { h, external, way: &way });
         }
         if external.is_some() {
             return Err(Reason::ToRouter.into());
@@ -145,7 +146,7 @@ fn from_inside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers,
     let id = if h.fragment & DF == 0 || h.is_fragment() { t.next_id() } else { h.id };
     let r = Rewrite { source: outside, destination: target, id, mss: c.cfg.mss as u16 };
     if h.is_fragment() {
-        remember(t, c, h, Side::Inside, &r, FATE_FORWARD)?;
+        remember(t, c, h, &r, FATE_FORWARD)?;
     }
     let reason = if hairpin.is_some() { Reason::Hairpin } else { Reason::Outbound };
     send(p, t, h, &r, out, reason)
@@ -167,11 +168,11 @@ fn from_outside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers
     };
     let Some(proto) = Proto::from_ip(h.proto) else { return Err(Reason::ToRouter.into()) };
     if h.is_later_fragment() {
-        return later_fragment(p, t, c, h, Side::Outside);
+        return later_fragment(p, t, c, h);
     }
     if h.proto == IP_ICMP {
         if icmp::is_error(h.flags) {
-            return icmp_error(p, t, c, h, &(Side::Outside, Some(address), way));
+            return icmp_error(p, t, c, &Arrived { h, external: Some(address), way: &way });
         }
         if h.flags != ICMP_ECHO_REPLY && h.flags != ICMP_TIMESTAMP_REPLY {
             return Err(Reason::ToRouter.into());
@@ -183,7 +184,7 @@ fn from_outside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers
         let verdict = unbound(t, c.cfg, index, slot, proto);
         if h.is_fragment() {
             let kind = if matches!(verdict, Verdict::Pass(_)) { FATE_PASS } else { FATE_DROP };
-            remember(t, c, h, Side::Outside, &Rewrite::none(h), kind)?;
+            remember(t, c, h, &Rewrite::none(h), kind)?;
         }
         return Err(verdict);
     };
@@ -198,7 +199,7 @@ fn from_outside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers
     count(t, c.cfg, index, h, Side::Outside);
     let r = Rewrite { source: h.source, destination: target, id: h.id, mss: c.cfg.mss as u16 };
     if h.is_fragment() {
-        remember(t, c, h, Side::Outside, &r, FATE_FORWARD)?;
+        remember(t, c, h, &r, FATE_FORWARD)?;
     }
     send(p, t, h, &r, out, Reason::Inbound)
 }
@@ -232,7 +233,7 @@ fn check_way(h: &Headers, way: &Way) -> Step<()> {
 }
 
 /// Whether the source may have bindings: it must be an inside host by configuration, else by the routing table.
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(never))]
 fn admit<T: Tables>(t: &T, c: &Context, h: &Headers) -> Step<()> {
     if c.cfg.has(FLAG_INSIDE_PREFIXES) && !t.inside_prefix(h.source.addr) {
         return Err(Reason::ForeignSource.into());
@@ -319,16 +320,16 @@ fn unbound<T: Tables>(t: &T, cfg: &Config, index: u32, slot: &Slot, proto: Proto
 }
 
 /// Remembers what the first fragment said.
-#[inline(always)]
-fn remember<T: Tables>(t: &T, c: &Context, h: &Headers, side: Side, r: &Rewrite, kind: u8) -> Result<(), Reason> {
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn remember<T: Tables>(t: &T, c: &Context, h: &Headers, r: &Rewrite, kind: u8) -> Result<(), Reason> {
     let fate = Fate { source: r.source.addr, destination: r.destination.addr, id: r.id, kind };
-    fragment::learn(t, c.cfg, h, &(Datagram::of(h, side), fate), c.now)
+    fragment::learn(t, c.cfg, h, &(Datagram::of(h, c.side), fate), c.now)
 }
 
 /// A fragment without ports goes where the first one went.
-#[inline(always)]
-fn later_fragment<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers, side: Side) -> Step<Verdict> {
-    let fate = fragment::follow(t, c.cfg, h, &Datagram::of(h, side), c.now)?;
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn later_fragment<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers) -> Step<Verdict> {
+    let fate = fragment::follow(t, c.cfg, h, &Datagram::of(h, c.side), c.now)?;
     match fate.kind {
         FATE_FORWARD => {}
         FATE_PASS => return Err(Reason::Unbound.into()),
@@ -345,18 +346,20 @@ fn later_fragment<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Heade
     send(p, t, h, &r, out, Reason::Fragment)
 }
 
+/// An ICMP error and what its destination is.
+struct Arrived<'a> {
+    h: &'a Headers,
+    /// Index of the external address that it is sent to.
+    external: Option<u32>,
+    way: &'a Way,
+}
+
 /// An ICMP error and the packet it quotes.
-#[inline(always)]
-fn icmp_error<P: Packet, T: Tables>(
-    p: &mut P,
-    t: &T,
-    c: &Context,
-    h: &Headers,
-    from: &(Side, Option<u32>, Way),
-) -> Step<Verdict> {
-    let (side, external, way) = from;
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn icmp_error<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, arrived: &Arrived) -> Step<Verdict> {
+    let Arrived { h, external, way } = *arrived;
     let quote = icmp::quote(p, h)?;
-    let translated = icmp::translate(t, c.cfg, h, &quote, &(*side, *external, c.now))?;
+    let translated = icmp::translate(t, c.cfg, h, &quote, &(c.side, external, c.now))?;
     let out = if external.is_some() { c.way(t, h, translated.outer.destination.addr)? } else { *way };
     check_way(h, &out)?;
     let interface = t.interface(out.hop.port).ok_or(Reason::NotConfigured)?;

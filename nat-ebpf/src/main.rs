@@ -1,1 +1,65 @@
+//! The XDP programs of sipnat: one for inside interfaces, one for outside interfaces.
+//!
+//! They are thin: `nat_common::translate::process` parses, classifies, looks up (and allocates), finds the way out, and
+//! writes; what is left here is where packets, tables and routes come from and where the packet goes.
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+mod count;
+#[cfg(target_arch = "bpf")]
+mod forward;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod packet;
+
+#[cfg(target_arch = "bpf")]
+mod programs {
+    use crate::{count, forward, maps::Maps, packet::XdpPacket};
+    use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+    use nat_common::{flow::Side, translate::process, verdict::Verdict};
+
+    #[inline(always)]
+    fn handle(ctx: &XdpContext, side: Side) -> u32 {
+        let verdict = process(&mut XdpPacket::new(ctx), &Maps { ctx }, side, ctx.ingress_ifindex() as u32);
+        let (action, reason) = match verdict {
+            Verdict::Forward(reason, hop) => forward::redirect(reason, hop),
+            Verdict::Pass(reason) => (xdp_action::XDP_PASS, reason),
+            Verdict::Drop(reason) => (xdp_action::XDP_DROP, reason),
+            Verdict::Punt(reason, argument) => (xdp_action::XDP_DROP, forward::punt(ctx, reason, argument)),
+        };
+        count::count(ctx, side, reason);
+        action
+    }
+
+    /// For inside interfaces.
+    #[xdp(frags)]
+    fn sipnat_inside(ctx: XdpContext) -> u32 {
+        handle(&ctx, Side::Inside)
+    }
+
+    /// For outside interfaces.
+    #[xdp(frags)]
+    fn sipnat_outside(ctx: XdpContext) -> u32 {
+        handle(&ctx, Side::Outside)
+    }
+
+    /// Never attached: tells the daemon what the programs' clock says, in jiffies, when it is run as a test.
+    #[xdp(frags)]
+    fn sipnat_clock(_ctx: XdpContext) -> u32 {
+        crate::maps::tell_time();
+        xdp_action::XDP_PASS
+    }
+
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo) -> ! {
+        loop {}
+    }
+
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
+
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -1,0 +1,150 @@
+//! Stage 5: routes, the way out, and the copy for the slow path.
+
+use crate::maps::{DEVICES, Maps, PUNT_SCRATCH, PUNT_SOURCE, PUNT_TOTAL, PUNTS};
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{bpf_fib_lookup as FibLookup, xdp_action},
+    helpers::{bpf_fib_lookup, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    maps::PerCpuArray,
+    programs::XdpContext,
+};
+use core::arch::asm;
+use nat_common::{
+    config::Config,
+    counters::Reason,
+    event::{PUNT_MAX, Punt},
+    maps::{PUNT_SOURCES, Tokens},
+    tables::{Route, RouteKind, Tables},
+    verdict::{Argument, NextHop},
+};
+
+const AF_INET: u8 = 2;
+const FIB_SUCCESS: i64 = 0;
+const FIB_FWD_DISABLED: i64 = 5;
+const FIB_NOT_FORWARDED: i64 = 4;
+const FIB_NO_NEIGHBOUR: i64 = 7;
+
+/// Redirects to an interface.
+#[inline(always)]
+pub fn redirect(reason: Reason, hop: NextHop) -> (u32, Reason) {
+    match DEVICES.redirect(hop.port, u64::from(xdp_action::XDP_DROP)) {
+        Ok(action) if action == xdp_action::XDP_REDIRECT => (action, reason),
+        _ => (xdp_action::XDP_DROP, Reason::Rewrite),
+    }
+}
+
+/// Asks the kernel's routing table and neighbours.
+#[inline(always)]
+pub fn route(ctx: *mut core::ffi::c_void, ifindex: u32, source: u32, destination: u32, tos: u8) -> Route {
+    // SAFETY: a plain C struct, for which all zeroes is a value.
+    let mut fib: FibLookup = unsafe { core::mem::zeroed() };
+    fib.family = AF_INET;
+    fib.ifindex = ifindex;
+    fib.__bindgen_anon_2.tos = tos;
+    fib.__bindgen_anon_3.ipv4_src = source.to_be();
+    fib.__bindgen_anon_4.ipv4_dst = destination.to_be();
+    // SAFETY: the context is that of the running program.
+    let answer = unsafe {
+        bpf_fib_lookup(
+            ctx.cast(),
+            (&raw mut fib).cast(),
+            size_of::<FibLookup>() as i32,
+            0,
+        )
+    };
+    let kind = match answer {
+        FIB_SUCCESS => RouteKind::Known,
+        FIB_NO_NEIGHBOUR => RouteKind::NoNeighbour,
+        FIB_NOT_FORWARDED => RouteKind::None,
+        FIB_FWD_DISABLED => RouteKind::ForwardingOff,
+        _ => RouteKind::Refused,
+    };
+    // SAFETY: the fields that the helper fills for IPv4.
+    let (next_hop, mtu, mac) = unsafe {
+        (u32::from_be(fib.__bindgen_anon_4.ipv4_dst), fib.__bindgen_anon_1.mtu_result, fib.__bindgen_anon_6.__bindgen_anon_2.dmac)
+    };
+    Route { kind, ifindex: fib.ifindex, next_hop, mtu, mac }
+}
+
+/// Copies a packet for the daemon, within the budgets. Returns the reason to count.
+#[inline(never)]
+pub fn punt(ctx: &XdpContext, reason: Reason, argument: Argument) -> Reason {
+    let maps = Maps { ctx };
+    let Some(state) = maps.state() else { return Reason::NotConfigured };
+    let Some(cfg) = maps.config(state.active.wrapping_sub(1)) else { return Reason::NotConfigured };
+    let now = maps.now(state);
+    let source = source_of(ctx).wrapping_mul(0x9e37_79b1) >> 22 & (PUNT_SOURCES - 1);
+    if !take(cfg, &PUNT_SOURCE, source, now, cfg.punt_source, cfg.punt_source_rate)
+        || !take(cfg, &PUNT_TOTAL, 0, now, cfg.punt_total, cfg.punt_total_rate)
+    {
+        return Reason::Budget;
+    }
+    let Some(scratch) = PUNT_SCRATCH.get_ptr_mut(0) else { return Reason::Budget };
+    // SAFETY: the context is the program's own.
+    let whole = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) };
+    let Some(len) = bounded(whole.min(PUNT_MAX as u64), 1, PUNT_MAX as u64) else { return Reason::Budget };
+    // SAFETY: a per-CPU element that this program run has for itself, large enough for header and copy.
+    unsafe {
+        (*scratch).header = Punt {
+            reason: reason as u32,
+            ifindex: ctx.ingress_ifindex() as u32,
+            argument: argument.value,
+            out: argument.out,
+            frame_len: whole as u32,
+            len: len as u32,
+        };
+        if bpf_xdp_load_bytes(ctx.as_ptr().cast(), 0, (&raw mut (*scratch).bytes).cast(), len as u32) != 0 {
+            return Reason::Truncated;
+        }
+        let record = core::slice::from_raw_parts(scratch.cast::<u8>().cast_const(), size_of::<Punt>() + len as usize);
+        if PUNTS.output::<[u8]>(record, 0).is_err() {
+            return Reason::Budget;
+        }
+    }
+    reason
+}
+
+/// The source address of an IPv4 packet, as a key for budgets.
+#[inline(always)]
+fn source_of(ctx: &XdpContext) -> u32 {
+    let at = ctx.data() + 26;
+    if at + 4 > ctx.data_end() {
+        return 0;
+    }
+    // SAFETY: within the frame by the check above.
+    unsafe { (at as *const u32).read_unaligned() }
+}
+
+/// Takes one token.
+#[inline(always)]
+fn take(cfg: &Config, buckets: &PerCpuArray<Tokens>, index: u32, now: u32, size: u32, per_second: u32) -> bool {
+    let Some(tokens) = buckets.get(index) else { return false };
+    let one = cfg.ticks_per_second;
+    let passed = now.wrapping_sub(tokens.stamp.get()).min(one << 8);
+    let full = size.wrapping_mul(one);
+    let left = tokens.left.get().wrapping_add(passed.wrapping_mul(per_second)).min(full);
+    tokens.stamp.set(now);
+    if left < one {
+        tokens.left.set(left);
+        return false;
+    }
+    tokens.left.set(left - one);
+    true
+}
+
+/// `lo <= len <= hi` in a way that every verifier since 6.1 understands: the two compares must not be merged.
+#[inline(always)]
+fn bounded(len: u64, lo: u64, hi: u64) -> Option<u64> {
+    let mut l = len;
+    if l > hi {
+        return None;
+    }
+    // SAFETY: no instruction, only a barrier for the optimiser.
+    unsafe { asm!("/* {0} */", inout(reg) l, options(nomem, nostack, preserves_flags)) }
+    if l < lo {
+        return None;
+    }
+    // SAFETY: as above.
+    unsafe { asm!("/* {0} */", inout(reg) l, options(nomem, nostack, preserves_flags)) }
+    Some(l)
+}

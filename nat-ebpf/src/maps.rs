@@ -1,0 +1,297 @@
+//! Every map, and `Tables` over them. The sizes here are placeholders: the daemon sets them before it loads the programs.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_spin_lock as SpinLock},
+    btf_maps,
+    helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64, bpf_spin_lock, bpf_spin_unlock},
+    macros::{btf_map, map},
+    maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
+    programs::XdpContext,
+};
+use nat_common::{
+    config::{Config, State},
+    counters::{COUNTERS as COUNTER_COUNT, Count},
+    event::{Event, PUNT_MAX, Punt},
+    maps::{
+        Address, Block, Bucket, Destination, FragmentBucket, Host, Interface, LOCKS as LOCK_COUNT, MAX_INTERFACES,
+        PUNT_SOURCES, SessionBucket, Slot, Tokens, Traffic,
+    },
+    policy::{MAX_RULES, Rule},
+    raw::Word64,
+    tables::{Route, Tables},
+};
+
+/// `State`: what changes while the program runs.
+#[map]
+static STATE: Array<State> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Two versions of the configuration.
+#[map]
+static CONFIG: Array<Config> = Array::with_max_entries(2, 0);
+/// External addresses.
+#[map]
+static ADDRESSES: Array<Address> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// What owns each external port.
+#[map]
+static SLOTS: Array<Slot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Counters of slots.
+#[map]
+static TRAFFIC: Array<Traffic> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Index from inside endpoints to slots.
+#[map]
+static INDEX: Array<Bucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Bitmap of ports in use.
+#[map]
+static USED_PORTS: Array<Word64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Bitmap of free blocks.
+#[map]
+static FREE_BLOCKS: Array<Word64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Blocks.
+#[map]
+static BLOCKS: Array<Block> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Inside hosts.
+#[map]
+static HOSTS: Array<Host> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Sessions.
+#[map]
+static SESSIONS: Array<SessionBucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Fragmented datagrams.
+#[map]
+static FRAGMENTS: Array<FragmentBucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Policy rules, two versions.
+#[map]
+static RULES: Array<Rule> = Array::with_max_entries(MAX_RULES * 2, 0);
+/// Destinations, cached.
+#[map]
+static DESTINATIONS: PerCpuArray<Destination> = PerCpuArray::with_max_entries(1, 0);
+/// Index of each external address.
+#[map]
+static EXTERNAL: HashMap<u32, u32> = HashMap::with_max_entries(512, 0);
+/// The router's own addresses and the broadcast addresses of its networks.
+#[map]
+static LOCAL: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
+/// Destinations that are routed untranslated.
+#[map]
+static BYPASS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(4096, BPF_F_NO_PREALLOC);
+/// Sources that may have bindings.
+#[map]
+static PREFIXES: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(4096, BPF_F_NO_PREALLOC);
+/// Interface number by `ingress_key` or `egress_key`.
+#[map]
+static INTERFACE_OF: HashMap<u64, u32> = HashMap::with_max_entries(MAX_INTERFACES * 2, 0);
+/// Interfaces.
+#[map]
+static INTERFACES: Array<Interface> = Array::with_max_entries(MAX_INTERFACES, 0);
+/// Devices to redirect to, by interface number.
+#[map]
+pub static DEVICES: DevMap = DevMap::with_max_entries(MAX_INTERFACES, 0);
+/// Packets by side and reason.
+#[map]
+pub static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
+/// Events for the daemon.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+/// Packets for the daemon.
+#[map]
+pub static PUNTS: RingBuf = RingBuf::with_byte_size(1 << 21, 0);
+/// Budget of slow-path packets of each CPU.
+#[map]
+pub static PUNT_TOTAL: PerCpuArray<Tokens> = PerCpuArray::with_max_entries(1, 0);
+/// Budgets of slow-path packets by source.
+#[map]
+pub static PUNT_SOURCE: PerCpuArray<Tokens> = PerCpuArray::with_max_entries(PUNT_SOURCES, 0);
+/// Where a packet for the daemon is put together.
+#[map]
+pub static PUNT_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+/// Last identification given to a packet by each CPU.
+#[map]
+static IDS: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+/// What the clock said last.
+#[map]
+static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
+/// Guards insertion into the index.
+#[btf_map]
+static LOCKS: btf_maps::Array<Lock, { LOCK_COUNT as usize }> = btf_maps::Array::new();
+
+/// A record for the daemon.
+#[repr(C)]
+pub struct Scratch {
+    pub header: Punt,
+    pub bytes: [u8; PUNT_MAX],
+}
+
+#[repr(C)]
+struct Lock {
+    lock: SpinLock,
+    reserved: u32,
+}
+
+/// The tables as the running program sees them.
+pub struct Maps<'a> {
+    pub ctx: &'a XdpContext,
+}
+
+/// Writes jiffies where the daemon reads them.
+#[inline(always)]
+pub fn tell_time() {
+    if let Some(clock) = CLOCK.get_ptr_mut(0) {
+        // SAFETY: a map element; the helper takes nothing.
+        unsafe { *clock = bpf_jiffies64() }
+    }
+}
+
+impl Tables for Maps<'_> {
+    #[inline(always)]
+    fn now(&self, state: &State) -> u32 {
+        // SAFETY: the helper takes nothing.
+        (unsafe { bpf_jiffies64() } >> (state.tick_shift & 31)) as u32
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: the helper takes nothing.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn next_id(&self) -> u16 {
+        let cpus = match self.state() {
+            Some(state) => state.cpus,
+            None => 1,
+        };
+        let Some(id) = IDS.get_ptr_mut(0) else { return 0 };
+        // SAFETY: a per-CPU element, and the program is not interrupted by itself.
+        unsafe {
+            *id = (*id).wrapping_add(cpus);
+            ((*id).wrapping_add(bpf_get_smp_processor_id())) as u16
+        }
+    }
+
+    #[inline(always)]
+    fn state(&self) -> Option<&State> {
+        STATE.get(0)
+    }
+
+    #[inline(always)]
+    fn config(&self, index: u32) -> Option<&Config> {
+        CONFIG.get(index)
+    }
+
+    #[inline(always)]
+    fn address(&self, index: u32) -> Option<&Address> {
+        ADDRESSES.get(index)
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<&Slot> {
+        SLOTS.get(index)
+    }
+
+    #[inline(always)]
+    fn traffic(&self, index: u32) -> Option<&Traffic> {
+        TRAFFIC.get(index)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<&Bucket> {
+        INDEX.get(index)
+    }
+
+    #[inline(always)]
+    fn used_ports(&self, index: u32) -> Option<&Word64> {
+        USED_PORTS.get(index)
+    }
+
+    #[inline(always)]
+    fn free_blocks(&self, index: u32) -> Option<&Word64> {
+        FREE_BLOCKS.get(index)
+    }
+
+    #[inline(always)]
+    fn block(&self, index: u32) -> Option<&Block> {
+        BLOCKS.get(index)
+    }
+
+    #[inline(always)]
+    fn host(&self, index: u32) -> Option<&Host> {
+        HOSTS.get(index)
+    }
+
+    #[inline(always)]
+    fn sessions(&self, index: u32) -> Option<&SessionBucket> {
+        SESSIONS.get(index)
+    }
+
+    #[inline(always)]
+    fn fragments(&self, index: u32) -> Option<&FragmentBucket> {
+        FRAGMENTS.get(index)
+    }
+
+    #[inline(always)]
+    fn destination(&self, index: u32) -> Option<&Destination> {
+        DESTINATIONS.get(index)
+    }
+
+    #[inline(always)]
+    fn rule(&self, index: u32) -> Option<&Rule> {
+        RULES.get(index)
+    }
+
+    #[inline(always)]
+    fn external(&self, addr: u32) -> Option<u32> {
+        // SAFETY: a whole word, written at once.
+        unsafe { EXTERNAL.get(&addr) }.copied()
+    }
+
+    #[inline(always)]
+    fn local(&self, addr: u32) -> bool {
+        // SAFETY: the value is not read.
+        unsafe { LOCAL.get(&addr) }.is_some()
+    }
+
+    #[inline(always)]
+    fn bypassed(&self, addr: u32) -> bool {
+        BYPASS.get(&Key::new(32, addr.to_be_bytes())).is_some()
+    }
+
+    #[inline(always)]
+    fn inside_prefix(&self, addr: u32) -> bool {
+        PREFIXES.get(&Key::new(32, addr.to_be_bytes())).is_some()
+    }
+
+    #[inline(always)]
+    fn interface_of(&self, key: u64) -> Option<u32> {
+        // SAFETY: a whole word, written at once.
+        unsafe { INTERFACE_OF.get(&key) }.copied()
+    }
+
+    #[inline(always)]
+    fn interface(&self, index: u32) -> Option<&Interface> {
+        INTERFACES.get(index)
+    }
+
+    #[inline(always)]
+    fn route(&self, ifindex: u32, source: u32, destination: u32, tos: u8) -> Route {
+        crate::forward::route(self.ctx.as_ptr(), ifindex, source, destination, tos)
+    }
+
+    #[inline(always)]
+    fn locked<R>(&self, index: u32, insert: impl FnOnce() -> R) -> Option<R> {
+        let lock = LOCKS.get_ptr_mut(index)?;
+        // SAFETY: a map element with a lock in it; nothing is called while it is held.
+        unsafe {
+            bpf_spin_lock(&raw mut (*lock).lock);
+            let result = insert();
+            bpf_spin_unlock(&raw mut (*lock).lock);
+            Some(result)
+        }
+    }
+
+    #[inline(always)]
+    fn event(&self, event: Event) {
+        if let Some(mut entry) = EVENTS.reserve::<Event>(0) {
+            entry.write(event);
+            entry.submit(0);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Packet access: the only pointer arithmetic over frame memory.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
+use nat_common::{packet::Packet, raw::Wire};
+
+/// No header of ours begins behind this offset; the verifier wants to see a bound.
+const FARTHEST: usize = 0x7ff;
+
+/// The frame that the program runs on.
+pub struct XdpPacket<'a> {
+    ctx: &'a XdpContext,
+}
+
+impl<'a> XdpPacket<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
+    }
+}
+
+impl Packet for XdpPacket<'_> {
+    #[inline(always)]
+    fn at<T: Wire>(&mut self, offset: usize) -> Option<&mut T> {
+        if offset > FARTHEST {
+            return None;
+        }
+        let start = self.ctx.data() + offset;
+        if start + size_of::<T>() > self.ctx.data_end() {
+            return None;
+        }
+        // SAFETY: within the frame by the check above; T: Wire has alignment 1 and no invalid bit patterns.
+        Some(unsafe { &mut *(start as *mut T) })
+    }
+
+    #[inline(always)]
+    fn reaches(&mut self, len: usize) -> bool {
+        // Only frames in several buffers (jumbo) are longer than their linear part.
+        if self.ctx.data() + len <= self.ctx.data_end() {
+            return true;
+        }
+        // SAFETY: the context is the program's own.
+        let whole = unsafe { bpf_xdp_get_buff_len(self.ctx.as_ptr().cast()) };
+        whole as usize >= len
+    }
+
+    #[inline(always)]
+    fn shift_front(&mut self, bytes: i32) -> Option<()> {
+        // SAFETY: the context is the program's own; packet pointers are derived anew by every `at`.
+        let failed = unsafe { bpf_xdp_adjust_head(self.ctx.as_ptr().cast(), bytes) };
+        (failed == 0).then_some(())
+    }
+}
