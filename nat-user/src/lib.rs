@@ -1,1 +1,12 @@
+//! The user space of sipnat: configuration, control, metrics and the records they print.
 
+pub mod blocklog;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod metrics;
+pub mod output;
+pub mod records;
+pub mod units;

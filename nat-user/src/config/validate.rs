@@ -1,0 +1,560 @@
+//! From the TOML to a valid [`Config`]: all bounds and all checks between values.
+//! What needs the machine (does the interface exist, is there memory) is checked by preflight.
+
+use std::{fmt::Display, net::Ipv4Addr, ops::RangeInclusive, time::Duration};
+
+use toml::Spanned;
+
+use super::{
+    Config, ConfigError, Daemon, FilteringByProto, Fragments, Icmp, Interface, Lifetimes, Log,
+    Metrics, Nat, Overrides, PortRange, Ports, Prefix, XdpMode,
+    error::Fault,
+    raw::{self, At, Raw, RawInterface, Text},
+    rules,
+};
+use crate::units::show_duration;
+
+/// Inside or outside interfaces, each.
+pub const MAX_INTERFACES: usize = 32;
+/// External addresses, all prefixes together.
+pub const MAX_EXTERNAL_ADDRESSES: u64 = 1024;
+/// Entries of `bypass` or `inside_prefixes`, each.
+pub const MAX_PREFIXES: usize = 1024;
+/// Policy rules after lists are expanded.
+pub const MAX_POLICY_RULES: usize = 64;
+
+/// The longest UDP, ICMP and fragment lifetime.
+const DAY: Duration = Duration::from_secs(86_400);
+/// The longest TCP lifetime.
+pub(super) const TCP_MAX: Duration = Duration::from_secs(30 * 86_400);
+
+/// Validates `text`; `file` is its name in errors.
+pub fn config(text: &str, file: &str, overrides: &Overrides) -> Result<Config, ConfigError> {
+    toml::from_str::<Raw>(text)
+        .map_err(|error| Fault::from_toml(&error))
+        .and_then(|raw| build(raw, overrides))
+        .map_err(|fault| fault.locate(text, file))
+}
+
+fn build(raw: Raw, overrides: &Overrides) -> Result<Config, Fault> {
+    let nat = nat(raw.nat, overrides)?;
+    Ok(Config {
+        daemon: daemon(raw.daemon, overrides)?,
+        ports: ports(raw.ports)?,
+        filtering: filtering(&raw.filtering),
+        lifetimes: lifetimes(raw.lifetimes)?,
+        forwards: rules::forwards(raw.forward, &nat)?,
+        policy: rules::policy(raw.policy)?,
+        icmp: icmp(raw.icmp)?,
+        fragments: fragments(raw.fragments)?,
+        log: Log {
+            blocks: raw.log.blocks.map(|target| target.0).unwrap_or_default(),
+        },
+        metrics: metrics(raw.metrics)?,
+        nat,
+    })
+}
+
+fn daemon(raw: raw::Daemon, overrides: &Overrides) -> Result<Daemon, Fault> {
+    let default = Daemon::default();
+    let log = match raw.log {
+        Some(log) => {
+            if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(log.get_ref()) {
+                let message = format!("daemon.log is no log filter ({error})");
+                return Err(Fault::at(
+                    log.span(),
+                    message,
+                    "write error, warn, info, debug, trace or module=level",
+                ));
+            }
+            log.into_inner()
+        }
+        None => default.log,
+    };
+    let path =
+        |raw: At<std::path::PathBuf>, name: &str, over: &Option<_>, default| match (over, raw) {
+            (Some(over), _) => Ok(std::path::PathBuf::clone(over)),
+            (None, None) => Ok(default),
+            (None, Some(path)) if path.get_ref().is_absolute() => Ok(path.into_inner()),
+            (None, Some(path)) => Err(Fault::at(
+                path.span(),
+                format!(
+                    "{name} is `{}`, which depends on where the daemon is started",
+                    path.get_ref().display()
+                ),
+                "write an absolute path",
+            )),
+        };
+    Ok(Daemon {
+        socket: path(
+            raw.socket,
+            "daemon.socket",
+            &overrides.socket,
+            default.socket,
+        )?,
+        pin_dir: path(
+            raw.pin_dir,
+            "daemon.pin_dir",
+            &overrides.pin_dir,
+            default.pin_dir,
+        )?,
+        log,
+    })
+}
+
+fn nat(raw: raw::Nat, overrides: &Overrides) -> Result<Nat, Fault> {
+    let default = Nat::default();
+    let inside = interfaces(raw.inside, &overrides.inside, "inside", &[])?;
+    let outside = interfaces(raw.outside, &overrides.outside, "outside", &inside)?;
+    let inside_prefixes = prefixes(&raw.inside_prefixes, "nat.inside_prefixes")?;
+    let bypass = prefixes(&raw.bypass, "nat.bypass")?;
+    let addresses = prefixes(&raw.addresses, "nat.addresses")?;
+    let mut total = 0;
+    for (index, address) in raw.addresses.iter().enumerate() {
+        let prefix = address.get_ref().0;
+        check_external(prefix).map_err(|message| {
+            Fault::at(
+                address.span(),
+                message,
+                "write public unicast addresses that are routed to this router",
+            )
+        })?;
+        if let Some(other) = addresses[..index]
+            .iter()
+            .find(|other| other.overlaps(&prefix))
+        {
+            return Err(Fault::at(
+                address.span(),
+                format!("{prefix} is already in {other}"),
+                "keep one of the two",
+            ));
+        }
+        if let Some(other) = inside_prefixes.iter().find(|other| other.overlaps(&prefix)) {
+            let message = format!(
+                "the external address {prefix} overlaps the inside prefix {other} (RFC 4787 REQ-7)"
+            );
+            return Err(Fault::at(
+                address.span(),
+                message,
+                "take one of them out: an address is inside or outside",
+            ));
+        }
+        total += prefix.size();
+        if total > MAX_EXTERNAL_ADDRESSES {
+            let message = format!("nat.addresses has more than {MAX_EXTERNAL_ADDRESSES} addresses");
+            return Err(Fault::at(address.span(), message, "write a longer prefix"));
+        }
+    }
+    Ok(Nat {
+        inside,
+        outside,
+        addresses,
+        inside_prefixes,
+        bypass,
+        xdp_mode: if overrides.skb_mode {
+            XdpMode::Generic
+        } else {
+            raw.xdp_mode.map_or(default.xdp_mode, |mode| mode.0)
+        },
+        counting: raw.counting.unwrap_or(default.counting),
+        hairpin: raw.hairpin.unwrap_or(default.hairpin),
+        mss_clamp: raw.mss_clamp.map_or(default.mss_clamp, |clamp| clamp.0),
+        capacity: match raw.capacity {
+            None => None,
+            some => Some(number(
+                some,
+                0,
+                1024..=67_108_864,
+                "nat.capacity",
+                "bindings",
+            )?),
+        },
+        sessions: number(
+            raw.sessions,
+            default.sessions,
+            1024..=67_108_864,
+            "nat.sessions",
+            "sessions",
+        )?,
+        destinations: number(
+            raw.destinations,
+            default.destinations,
+            256..=1_048_576,
+            "nat.destinations",
+            "entries",
+        )?,
+    })
+}
+
+fn interfaces(
+    raw: Vec<Spanned<RawInterface>>,
+    overrides: &[String],
+    side: &str,
+    taken: &[Interface],
+) -> Result<Vec<Interface>, Fault> {
+    let mut found: Vec<(Option<std::ops::Range<usize>>, Interface)> = Vec::new();
+    for name in overrides {
+        let interface = RawInterface::named(name, None).map_err(|error| {
+            let (message, remedy) = error
+                .split_once("; ")
+                .unwrap_or((&error, "correct the name"));
+            Fault::missing(format!("--{side}: {message}"), remedy)
+        })?;
+        found.push((None, interface.0));
+    }
+    if overrides.is_empty() {
+        found = raw
+            .into_iter()
+            .map(|item| (Some(item.span()), item.into_inner().0))
+            .collect();
+    }
+    let mut interfaces: Vec<Interface> = Vec::new();
+    for (span, interface) in found {
+        let fault = |message: String, remedy: &str| Fault {
+            span: span.clone(),
+            message,
+            remedy: remedy.into(),
+        };
+        if taken.contains(&interface) {
+            return Err(fault(
+                format!("{interface} is both inside and outside"),
+                "an interface has one side; take it out of one list",
+            ));
+        }
+        if interfaces.contains(&interface) {
+            return Err(fault(
+                format!("{interface} is in nat.{side} twice"),
+                "keep one of the two",
+            ));
+        }
+        if interfaces.len() == MAX_INTERFACES {
+            return Err(fault(
+                format!("nat.{side} has more than {MAX_INTERFACES} interfaces"),
+                "use fewer, or VLANs behind a bridge",
+            ));
+        }
+        interfaces.push(interface);
+    }
+    if interfaces.is_empty() {
+        let message = format!("no {side} interface is named");
+        return Err(Fault::missing(
+            message,
+            format!("write `{side} = [\"IF\"]` under [nat], or run with --{side} IF"),
+        ));
+    }
+    Ok(interfaces)
+}
+
+fn prefixes(raw: &[Spanned<Text<Prefix>>], name: &str) -> Result<Vec<Prefix>, Fault> {
+    if let Some(first_too_many) = raw.get(MAX_PREFIXES) {
+        let message = format!("{name} has more than {MAX_PREFIXES} entries");
+        return Err(Fault::at(
+            first_too_many.span(),
+            message,
+            "join neighbouring prefixes",
+        ));
+    }
+    Ok(raw.iter().map(|prefix| prefix.get_ref().0).collect())
+}
+
+/// Refuses what cannot be a source address on the public side (RFC 1812 section 5.3.7).
+fn check_external(prefix: Prefix) -> Result<(), String> {
+    let reserved: [(Ipv4Addr, u8, &str); 3] = [
+        (Ipv4Addr::new(0, 0, 0, 0), 8, "\"this network\""),
+        (Ipv4Addr::new(127, 0, 0, 0), 8, "loopback"),
+        (Ipv4Addr::new(224, 0, 0, 0), 3, "multicast or reserved"),
+    ];
+    for (addr, len, what) in reserved {
+        if prefix.overlaps(&Prefix { addr, len }) {
+            return Err(format!("the external address {prefix} is {what}"));
+        }
+    }
+    Ok(())
+}
+
+fn ports(raw: raw::Ports) -> Result<Ports, Fault> {
+    let default = Ports::default();
+    let range_span = raw.range.as_ref().map(Spanned::span);
+    let range = raw
+        .range
+        .map_or(default.range, |range| range.into_inner().0);
+    if range.first < 1024 && !raw.allow_well_known {
+        return Err(Fault {
+            span: range_span,
+            message: format!(
+                "ports.range {range} has ports below 1024, which servers own (RFC 4787 REQ-3)"
+            ),
+            remedy: "begin at 1024, or write allow_well_known = true beside it".into(),
+        });
+    }
+    if range.first == 0 {
+        return Err(Fault {
+            span: range_span,
+            message: "ports.range has port 0, which nobody can use".into(),
+            remedy: "begin at 1".into(),
+        });
+    }
+    let block_span = raw.block_size.as_ref().map(Spanned::span);
+    let block_size: u16 = number(
+        raw.block_size,
+        default.block_size,
+        16..=1024,
+        "ports.block_size",
+        "ports",
+    )?;
+    if !block_size.is_power_of_two() {
+        let (below, above) = (
+            block_size.next_power_of_two() / 2,
+            block_size.next_power_of_two(),
+        );
+        return Err(Fault {
+            span: block_span,
+            message: format!("ports.block_size is {block_size}, which is no power of two"),
+            remedy: format!("write {below} or {above}"),
+        });
+    }
+    let exclude: Vec<PortRange> = raw.exclude.iter().map(|range| range.get_ref().0).collect();
+    if !has_free_block(range, &exclude, block_size) {
+        return Err(Fault {
+            span: raw.exclude.first().map(Spanned::span).or(range_span),
+            message: format!(
+                "ports.range {range} less ports.exclude has no whole block of {block_size} ports"
+            ),
+            remedy: "widen the range, exclude less, or write a smaller block_size".into(),
+        });
+    }
+    Ok(Ports {
+        range,
+        exclude,
+        exclude_local: raw.exclude_local.unwrap_or(default.exclude_local),
+        block_size,
+        blocks_per_host: number(
+            raw.blocks_per_host,
+            default.blocks_per_host,
+            1..=64,
+            "ports.blocks_per_host",
+            "blocks",
+        )?,
+        rest: duration(
+            raw.rest,
+            default.rest,
+            Duration::ZERO,
+            Duration::from_secs(3600),
+            "ports.rest",
+            "RFC 6888 REQ-8 asks for 120s",
+        )?,
+        hosts: number(
+            raw.hosts,
+            default.hosts,
+            16..=16_777_216,
+            "ports.hosts",
+            "hosts",
+        )?,
+    })
+}
+
+/// Whether one aligned block lies in `range` and touches nothing of `exclude`.
+fn has_free_block(range: PortRange, exclude: &[PortRange], block_size: u16) -> bool {
+    let size = u32::from(block_size);
+    (0..65536 / size).any(|block| {
+        let block = PortRange {
+            first: (block * size) as u16,
+            last: (block * size + size - 1) as u16,
+        };
+        range.first <= block.first
+            && block.last <= range.last
+            && !exclude.iter().any(|range| range.overlaps(&block))
+    })
+}
+
+fn filtering(raw: &raw::FilteringByProto) -> FilteringByProto {
+    let default = FilteringByProto::default();
+    FilteringByProto {
+        udp: raw.udp.unwrap_or(default.udp),
+        tcp: raw.tcp.unwrap_or(default.tcp),
+        icmp: raw.icmp.unwrap_or(default.icmp),
+    }
+}
+
+fn lifetimes(raw: raw::Lifetimes) -> Result<Lifetimes, Fault> {
+    let default = Lifetimes::default();
+    let seconds = Duration::from_secs;
+    let transitory = if raw.allow_short {
+        seconds(10)
+    } else {
+        seconds(240)
+    };
+    let transitory_rule = "RFC 5382 REQ-5 asks for at least 4m; RFC 7857 section 2.1 lets it be less, with allow_short = true";
+    Ok(Lifetimes {
+        udp: duration(
+            raw.udp,
+            default.udp,
+            seconds(120),
+            DAY,
+            "lifetimes.udp",
+            "RFC 4787 REQ-5 asks for at least 2m",
+        )?,
+        tcp_established: duration(
+            raw.tcp_established,
+            default.tcp_established,
+            seconds(7440),
+            TCP_MAX,
+            "lifetimes.tcp_established",
+            "RFC 5382 REQ-5 asks for at least 2h4m",
+        )?,
+        tcp_opening: duration(
+            raw.tcp_opening,
+            default.tcp_opening,
+            transitory,
+            TCP_MAX,
+            "lifetimes.tcp_opening",
+            transitory_rule,
+        )?,
+        tcp_closing: duration(
+            raw.tcp_closing,
+            default.tcp_closing,
+            transitory,
+            TCP_MAX,
+            "lifetimes.tcp_closing",
+            transitory_rule,
+        )?,
+        icmp: duration(
+            raw.icmp,
+            default.icmp,
+            seconds(60),
+            DAY,
+            "lifetimes.icmp",
+            "RFC 5508 REQ-2 asks for at least 60s",
+        )?,
+        refresh: raw.refresh.unwrap_or(default.refresh),
+        fragments: duration(
+            raw.fragments,
+            default.fragments,
+            seconds(1),
+            seconds(120),
+            "lifetimes.fragments",
+            "RFC 791 section 3.2 holds fragments for 15s, RFC 1122 section 3.3.2 for at most 120s",
+        )?,
+    })
+}
+
+fn icmp(raw: raw::Icmp) -> Result<Icmp, Fault> {
+    let default = Icmp::default();
+    let rate = raw.rate.map_or(default.rate, |rate| rate.into_inner().0);
+    let per_source_span = raw.rate_per_source.as_ref().map(Spanned::span);
+    let rate_per_source = raw
+        .rate_per_source
+        .map_or(default.rate_per_source, |rate| rate.into_inner().0);
+    if rate_per_source.interval_ns() < rate.interval_ns() {
+        return Err(Fault {
+            span: per_source_span,
+            message: format!(
+                "icmp.rate_per_source {rate_per_source} is more than icmp.rate {rate}"
+            ),
+            remedy: "raise rate or lower rate_per_source".into(),
+        });
+    }
+    Ok(Icmp {
+        unreachable: raw.unreachable.unwrap_or(default.unreachable),
+        time_exceeded: raw.time_exceeded.unwrap_or(default.time_exceeded),
+        fragmentation_needed: raw
+            .fragmentation_needed
+            .unwrap_or(default.fragmentation_needed),
+        rate,
+        rate_per_source,
+    })
+}
+
+fn fragments(raw: raw::Fragments) -> Result<Fragments, Fault> {
+    let default = Fragments::default();
+    Ok(Fragments {
+        memory: number(
+            raw.memory,
+            default.memory,
+            65_536..=1_073_741_824,
+            "fragments.memory",
+            "bytes",
+        )?,
+        timeout: duration(
+            raw.timeout,
+            default.timeout,
+            Duration::from_millis(100),
+            Duration::from_secs(30),
+            "fragments.timeout",
+            "longer lets orphans fill the buffer, shorter loses reordered fragments",
+        )?,
+        datagrams: number(
+            raw.datagrams,
+            default.datagrams,
+            16..=1_048_576,
+            "fragments.datagrams",
+            "datagrams",
+        )?,
+    })
+}
+
+fn metrics(raw: raw::Metrics) -> Result<Metrics, Fault> {
+    let Some(listen) = raw.listen else {
+        return Ok(Metrics { listen: None });
+    };
+    let address = listen.get_ref().0;
+    if !address.ip().is_loopback() && !raw.allow_remote {
+        let message = format!(
+            "metrics.listen {address} is not loopback, so others could read the metrics without a password"
+        );
+        return Err(Fault::at(
+            listen.span(),
+            message,
+            "listen on 127.0.0.1, or write allow_remote = true beside it",
+        ));
+    }
+    Ok(Metrics {
+        listen: Some(address),
+    })
+}
+
+/// An integer within `bounds`; `unit` completes the message.
+fn number<T: Copy + TryFrom<i64> + PartialOrd + Display>(
+    raw: At<i64>,
+    default: T,
+    bounds: RangeInclusive<T>,
+    name: &str,
+    unit: &str,
+) -> Result<T, Fault> {
+    let Some(raw) = raw else { return Ok(default) };
+    T::try_from(*raw.get_ref())
+        .ok()
+        .filter(|value| bounds.contains(value))
+        .ok_or_else(|| {
+            Fault::at(
+                raw.span(),
+                format!("{name} is {} {unit}", raw.get_ref()),
+                format!("write a number from {} to {}", bounds.start(), bounds.end()),
+            )
+        })
+}
+
+/// A duration from `min` to `max`; `rule` says where the bound comes from.
+fn duration(
+    raw: At<Text<Duration>>,
+    default: Duration,
+    min: Duration,
+    max: Duration,
+    name: &str,
+    rule: &str,
+) -> Result<Duration, Fault> {
+    let Some(raw) = raw else { return Ok(default) };
+    let value = raw.get_ref().0;
+    if (min..=max).contains(&value) {
+        return Ok(value);
+    }
+    Err(Fault::at(
+        raw.span(),
+        format!("{name} is {} ({rule})", show_duration(value)),
+        format!(
+            "write a duration from {} to {}",
+            show_duration(min),
+            show_duration(max)
+        ),
+    ))
+}

@@ -1,0 +1,356 @@
+//! Prometheus metrics in the text exposition format, `GET /metrics` and nothing else. Off unless `metrics.listen` is set.
+
+use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{ALLOW, CONTENT_TYPE},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Mutex, Semaphore},
+    task::JoinSet,
+};
+
+use crate::{
+    control::{Service, ServiceError},
+    records::{CounterRecord, StatusRecord},
+};
+
+/// Connections at one time; further ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 16;
+/// How long a request's head may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may last, kept alive or not.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// The least that hyper accepts; a scraper's head is a few hundred bytes.
+const HEAD_BYTES: usize = 8 * 1024;
+
+/// Opens the socket for [`serve`].
+pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot serve metrics on {address}; choose another metrics.listen or stop who has it"
+        )
+    })
+}
+
+/// Serves until `shutdown` completes.
+pub async fn serve(
+    listener: TcpListener,
+    service: Arc<dyn Service>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // Many scrapers at once cost the tables no more than one does.
+    let scrape = Arc::new(Mutex::new(()));
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        let next = async {
+            let slot = slots.clone().acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            () = &mut shutdown => return,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            next = next => next,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of descriptors, most likely: give connections time to end.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (service, scrape) = (service.clone(), scrape.clone());
+        connections.spawn(async move {
+            let _slot = slot;
+            // Neither a timeout nor a broken connection is of interest to the NAT.
+            let _ =
+                tokio::time::timeout(CONNECTION_TIMEOUT, connection(stream, service, scrape)).await;
+        });
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    service: Arc<dyn Service>,
+    scrape: Arc<Mutex<()>>,
+) -> Result<(), hyper::Error> {
+    let respond = service_fn(move |request: Request<Incoming>| {
+        let (service, scrape) = (service.clone(), scrape.clone());
+        async move { Ok::<_, std::convert::Infallible>(respond(request, service, &scrape).await) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), respond)
+        .await
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    service: Arc<dyn Service>,
+    scrape: &Mutex<()>,
+) -> Response<Full<Bytes>> {
+    let plain = |status, text: String| {
+        let mut response = Response::new(Full::from(text));
+        *response.status_mut() = status;
+        let kind =
+            hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        response
+    };
+    if request.uri().path() != "/metrics" {
+        return plain(StatusCode::NOT_FOUND, "metrics are at /metrics\n".into());
+    }
+    if request.method() != Method::GET {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
+        response
+            .headers_mut()
+            .insert(ALLOW, hyper::header::HeaderValue::from_static("GET"));
+        return response;
+    }
+    let _one_at_a_time = scrape.lock().await;
+    match tokio::task::spawn_blocking(move || render(&*service)).await {
+        Ok(Ok(text)) => plain(StatusCode::OK, text),
+        Ok(Err(error)) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        Err(error) => {
+            tracing::error!(%error, "metrics could not be collected");
+            plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the daemon's log has the cause\n".into(),
+            )
+        }
+    }
+}
+
+/// All metrics of `service` as text.
+pub fn render(service: &dyn Service) -> Result<String, ServiceError> {
+    Ok(text(&service.status()?, &service.counters()?))
+}
+
+fn text(status: &StatusRecord, counters: &[CounterRecord]) -> String {
+    let mut out = Text(String::with_capacity(4096));
+    out.family(
+        "sipnat_build_info",
+        "gauge",
+        "Version of the daemon and schema of its maps; always 1.",
+    );
+    out.sample(
+        "sipnat_build_info",
+        &[
+            ("version", &status.version),
+            ("schema", &status.schema_version.to_string()),
+        ],
+        1,
+    );
+    out.one(
+        "sipnat_uptime_seconds",
+        "gauge",
+        "Since the daemon started.",
+        status.uptime_s,
+    );
+    out.family(
+        "sipnat_packets_total",
+        "counter",
+        "Packets by direction and by the one reason of their verdict.",
+    );
+    for CounterRecord {
+        name,
+        direction,
+        value,
+    } in counters
+    {
+        out.sample(
+            "sipnat_packets_total",
+            &[("direction", direction), ("reason", name)],
+            *value,
+        );
+    }
+    out.family("sipnat_bindings", "gauge", "Bindings that exist.");
+    let counts = status.bindings;
+    for (proto, count) in [
+        ("tcp", counts.tcp),
+        ("udp", counts.udp),
+        ("icmp", counts.icmp),
+    ] {
+        out.sample("sipnat_bindings", &[("proto", proto)], count);
+    }
+    out.one(
+        "sipnat_bindings_capacity",
+        "gauge",
+        "Most bindings at one time.",
+        status.capacity,
+    );
+    out.one(
+        "sipnat_sessions",
+        "gauge",
+        "Sessions that exist.",
+        status.sessions,
+    );
+    out.one(
+        "sipnat_blocks_used",
+        "gauge",
+        "Blocks of ports that inside hosts own.",
+        status.pool.blocks_used,
+    );
+    out.one(
+        "sipnat_blocks",
+        "gauge",
+        "Blocks of ports in the pool.",
+        status.pool.blocks_total,
+    );
+    out.one(
+        "sipnat_pool_hosts",
+        "gauge",
+        "Hosts that can have a block at one time.",
+        status.pool.hosts,
+    );
+    out.one(
+        "sipnat_pool_bindings",
+        "gauge",
+        "Bindings of one protocol that the pool serves.",
+        status.pool.bindings,
+    );
+    out.one(
+        "sipnat_external_addresses",
+        "gauge",
+        "External addresses in use.",
+        status.external_addresses.len() as u64,
+    );
+    out.one(
+        "sipnat_memory_bytes",
+        "gauge",
+        "Kernel memory of the maps.",
+        status.memory_bytes,
+    );
+    out.family(
+        "sipnat_interface_info",
+        "gauge",
+        "Interfaces the program is attached to; always 1.",
+    );
+    for interface in &status.interfaces {
+        let vlan = interface
+            .vlan
+            .map(|vlan| vlan.to_string())
+            .unwrap_or_default();
+        let labels = [
+            ("interface", &*interface.name),
+            ("role", &interface.role),
+            ("mode", &interface.mode),
+            ("vlan", &vlan),
+        ];
+        out.sample("sipnat_interface_info", &labels, 1);
+    }
+    out.one(
+        "sipnat_warnings",
+        "gauge",
+        "Warnings that `sipnat status` explains.",
+        status.warnings.len() as u64,
+    );
+    out.0
+}
+
+/// The text exposition format, version 0.0.4. Writing to a `String` cannot fail.
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.0.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            let text = text
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n");
+            let _ = write!(
+                self.0,
+                "{}{label}=\"{text}\"",
+                if index == 0 { '{' } else { ',' }
+            );
+        }
+        let _ = writeln!(
+            self.0,
+            "{} {value}",
+            if labels.is_empty() { "" } else { "}" }
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::{BindingCounts, InterfaceRecord};
+
+    #[test]
+    fn the_exposition_has_every_family_once_and_escapes_labels() {
+        let status = StatusRecord {
+            version: "1.0".into(),
+            bindings: BindingCounts {
+                tcp: 1,
+                udp: 2,
+                icmp: 3,
+            },
+            interfaces: vec![InterfaceRecord {
+                name: "a\"b\\c\n".into(),
+                role: "inside".into(),
+                mode: "native".into(),
+                ifindex: 2,
+                mtu: 1500,
+                vlan: Some(7),
+            }],
+            ..StatusRecord::default()
+        };
+        let counters =
+            [("out", "forwarded", 5), ("in", "forwarded", 6)].map(|(direction, name, value)| {
+                CounterRecord {
+                    name: name.into(),
+                    direction: direction.into(),
+                    value,
+                }
+            });
+        let text = text(&status, &counters);
+        for expected in [
+            "sipnat_build_info{version=\"1.0\",schema=\"0\"} 1\n",
+            "sipnat_packets_total{direction=\"out\",reason=\"forwarded\"} 5\n",
+            "sipnat_packets_total{direction=\"in\",reason=\"forwarded\"} 6\n",
+            "sipnat_bindings{proto=\"udp\"} 2\n",
+            "sipnat_sessions 0\n",
+            "sipnat_interface_info{interface=\"a\\\"b\\\\c\\n\",role=\"inside\",mode=\"native\",vlan=\"7\"} 1\n",
+        ] {
+            assert!(text.contains(expected), "{expected}\n{text}");
+        }
+        let mut families: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("# TYPE "))
+            .collect();
+        let count = families.len();
+        families.dedup();
+        assert_eq!(
+            (families.len(), text.matches("# HELP ").count()),
+            (count, count)
+        );
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(
+                name.starts_with("sipnat_") && value.parse::<u64>().is_ok(),
+                "{line}"
+            );
+        }
+    }
+}

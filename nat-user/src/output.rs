@@ -1,0 +1,400 @@
+//! How records look on a terminal. With `--json` they are printed as they came from the socket.
+
+use std::{io, io::Write, time::Duration};
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+
+use crate::{
+    records::{
+        BindingRecord, BlockRecord, CounterRecord, Event, EventRecord, LookupRecord, StatusRecord,
+    },
+    units::show_duration,
+};
+
+/// Rows of bindings that a table has without `--limit`.
+pub const TABLE_LIMIT: u64 = 1000;
+
+/// Writes lines of JSON as one array, without holding them.
+pub struct JsonArray<W: Write> {
+    out: W,
+    empty: bool,
+}
+
+impl<W: Write> JsonArray<W> {
+    pub fn begin(mut out: W) -> io::Result<Self> {
+        write!(out, "[")?;
+        Ok(JsonArray { out, empty: true })
+    }
+
+    /// Adds one record, which is JSON already.
+    pub fn push(&mut self, record: &str) -> io::Result<()> {
+        let separator = if self.empty { "\n " } else { ",\n " };
+        self.empty = false;
+        write!(self.out, "{separator}{record}")
+    }
+
+    pub fn end(mut self) -> io::Result<()> {
+        writeln!(self.out, "{}", if self.empty { "]" } else { "\n]" })?;
+        self.out.flush()
+    }
+}
+
+/// `sipnat bindings`.
+pub fn bindings(records: &[BindingRecord]) -> Table {
+    let counted = records.iter().any(|record| record.traffic.is_some());
+    let mut columns = vec!["PROTO", "INSIDE", "EXTERNAL", "KIND", ">IDLE", ">EXPIRES"];
+    if counted {
+        columns.extend([">PKTS OUT", ">PKTS IN", ">BYTES OUT", ">BYTES IN"]);
+    }
+    let mut table = table(&columns);
+    for record in records {
+        let mut row = vec![
+            record.proto.to_string(),
+            record.inside.to_string(),
+            record.external.to_string(),
+            record.kind.name().to_owned(),
+            seconds(record.idle_s),
+            record.expires_s.map_or("-".into(), seconds),
+        ];
+        if counted {
+            let traffic = record.traffic.unwrap_or_default();
+            row.extend([
+                traffic.packets_out.to_string(),
+                traffic.packets_in.to_string(),
+            ]);
+            row.extend([bytes(traffic.bytes_out), bytes(traffic.bytes_in)]);
+        }
+        add(&mut table, &columns, row);
+    }
+    table
+}
+
+/// `sipnat blocks`.
+pub fn blocks(records: &[BlockRecord]) -> Table {
+    let columns = ["HOST", "EXTERNAL", "PORTS", ">USED", "SINCE"];
+    let mut table = table(&columns);
+    for record in records {
+        let row = [
+            record.host.to_string(),
+            record.external_ip.to_string(),
+            format!("{}-{}", record.first_port, record.last_port),
+            record.ports_used.to_string(),
+            record.since.to_string(),
+        ];
+        add(&mut table, &columns, row);
+    }
+    table
+}
+
+/// `sipnat counters`.
+pub fn counters(records: &[CounterRecord]) -> Table {
+    let columns = ["DIRECTION", "REASON", ">PACKETS"];
+    let mut table = table(&columns);
+    for record in records {
+        add(
+            &mut table,
+            &columns,
+            [
+                record.direction.clone(),
+                record.name.clone(),
+                record.value.to_string(),
+            ],
+        );
+    }
+    table
+}
+
+/// `sipnat status`.
+pub fn status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
+    let mut facts = table(&["", ""]);
+    facts.set_header(Vec::<String>::new());
+    let mut fact = |name: &str, value: String| {
+        facts.add_row([name.to_owned(), value]);
+    };
+    fact(
+        "version",
+        format!("{} (schema {})", status.version, status.schema_version),
+    );
+    fact(
+        "process",
+        format!("{}, up {}", status.pid, seconds(status.uptime_s)),
+    );
+    let addresses: Vec<String> = status
+        .external_addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    fact(
+        "external",
+        if addresses.is_empty() {
+            "none".into()
+        } else {
+            addresses.join(", ")
+        },
+    );
+    let counts = status.bindings;
+    let total = counts.tcp + counts.udp + counts.icmp;
+    fact(
+        "bindings",
+        format!(
+            "{total} of {} (tcp {}, udp {}, icmp {})",
+            status.capacity, counts.tcp, counts.udp, counts.icmp
+        ),
+    );
+    fact("sessions", status.sessions.to_string());
+    let pool = status.pool;
+    fact(
+        "blocks",
+        format!("{} of {} used", pool.blocks_used, pool.blocks_total),
+    );
+    fact(
+        "pool",
+        format!(
+            "{} hosts, {} bindings per protocol, {} ports per address",
+            pool.hosts, pool.bindings, pool.ports_per_address
+        ),
+    );
+    fact("memory", bytes(status.memory_bytes));
+    writeln!(out, "{}\n", trimmed(&facts))?;
+
+    let columns = ["INTERFACE", "ROLE", "MODE", ">INDEX", ">MTU", ">VLAN"];
+    let mut interfaces = table(&columns);
+    for interface in &status.interfaces {
+        let row = [
+            interface.name.clone(),
+            interface.role.clone(),
+            interface.mode.clone(),
+            interface.ifindex.to_string(),
+            interface.mtu.to_string(),
+            interface.vlan.map_or("-".into(), |vlan| vlan.to_string()),
+        ];
+        add(&mut interfaces, &columns, row);
+    }
+    writeln!(out, "{}", trimmed(&interfaces))?;
+    for warning in &status.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    Ok(())
+}
+
+/// One line of `sipnat events`.
+pub fn event(record: &EventRecord) -> String {
+    let what = match &record.event {
+        Event::BlockAssigned { block, .. } => {
+            format!(
+                "{} {}:{}-{}",
+                block.host, block.external_ip, block.first_port, block.last_port
+            )
+        }
+        Event::BlockReleased { block, duration_s } => format!(
+            "{} {}:{}-{} after {}",
+            block.host,
+            block.external_ip,
+            block.first_port,
+            block.last_port,
+            seconds(*duration_s)
+        ),
+        Event::Exhausted { host, proto, cause } => {
+            format!(
+                "{host} {} ({cause})",
+                proto.map_or("any", |proto| proto.name())
+            )
+        }
+        Event::AddressesChanged { added, removed } => {
+            format!("added {added:?}, removed {removed:?}")
+        }
+        Event::Reloaded { message } | Event::Warning { message } => message.clone(),
+        Event::Missed { count } => format!("{count} events"),
+    };
+    format!("{} {:<17} {what}", record.time, record.event.name())
+}
+
+/// `sipnat lookup`.
+pub fn lookup(record: &LookupRecord) -> String {
+    let until = record
+        .until
+        .map_or("now, as far as the log knows".into(), |until| {
+            until.to_string()
+        });
+    format!(
+        "{} had {}:{}-{} from {} until {until}",
+        record.host, record.external_ip, record.first_port, record.last_port, record.from
+    )
+}
+
+/// Prints a table without the blanks at the ends of its lines.
+pub fn print(out: &mut impl Write, table: &Table) -> io::Result<()> {
+    writeln!(out, "{}", trimmed(table))
+}
+
+/// A table without lines; a column whose name begins with `>` is right-aligned. On a terminal it takes no
+/// more than its width; in a pipe, what it needs.
+fn table(columns: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(
+        columns
+            .iter()
+            .map(|name| cell(name, name.trim_start_matches('>').to_owned())),
+    );
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+fn add(table: &mut Table, columns: &[&str], row: impl IntoIterator<Item = String>) {
+    table.add_row(
+        columns
+            .iter()
+            .zip(row)
+            .map(|(column, text)| cell(column, text)),
+    );
+}
+
+fn cell(column: &str, text: String) -> Cell {
+    let alignment = if column.starts_with('>') {
+        CellAlignment::Right
+    } else {
+        CellAlignment::Left
+    };
+    Cell::new(text).set_alignment(alignment)
+}
+
+fn trimmed(table: &Table) -> String {
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn seconds(seconds: u64) -> String {
+    show_duration(Duration::from_secs(seconds))
+}
+
+/// A number of bytes with three digits and a unit of 1024.
+fn bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut units = ["B", "KiB", "MiB", "GiB", "TiB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    for next in units {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if unit == "B" {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {unit}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Filtering,
+        records::{BindingKind, Traffic},
+        units::Proto,
+    };
+
+    fn binding() -> BindingRecord {
+        BindingRecord {
+            proto: Proto::Tcp,
+            inside: "192.168.100.200:65535".parse().unwrap(),
+            external: "203.203.113.100:65535".parse().unwrap(),
+            kind: BindingKind::Dynamic,
+            idle_s: 61,
+            expires_s: Some(7440),
+            created_s: 100,
+            filtering: Filtering::AddressDependent,
+            sessions: None,
+            traffic: None,
+        }
+    }
+
+    #[test]
+    fn a_table_of_bindings() {
+        let shown = trimmed(&bindings(&[
+            binding(),
+            BindingRecord {
+                expires_s: None,
+                ..binding()
+            },
+        ]));
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines.len(), 3, "{shown}");
+        let words: Vec<&str> = lines[1].split_whitespace().collect();
+        assert_eq!(
+            words,
+            [
+                "tcp",
+                "192.168.100.200:65535",
+                "203.203.113.100:65535",
+                "dynamic",
+                "1m",
+                "1s",
+                "2h",
+                "4m"
+            ]
+        );
+        assert!(lines[2].ends_with('-'), "{shown}");
+        assert!(lines.iter().all(|line| line.len() <= 80), "{shown}");
+        let traffic = Some(Traffic {
+            packets_out: 7,
+            bytes_out: 2048,
+            ..Traffic::default()
+        });
+        let shown = trimmed(&bindings(&[BindingRecord {
+            traffic,
+            ..binding()
+        }]));
+        assert!(
+            shown.contains("PKTS OUT") && shown.contains("2.0 KiB"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_table_fits_a_narrow_terminal() {
+        let mut table = bindings(&[binding()]);
+        table.set_width(50);
+        assert!(
+            trimmed(&table).lines().all(|line| line.len() <= 50),
+            "{}",
+            trimmed(&table)
+        );
+    }
+
+    #[test]
+    fn json_arrays_are_valid_at_any_length() {
+        for count in 0..3 {
+            let mut out = Vec::new();
+            let mut array = JsonArray::begin(&mut out).unwrap();
+            for number in 0..count {
+                array.push(&format!("{{\"n\":{number}}}")).unwrap();
+            }
+            array.end().unwrap();
+            assert_eq!(
+                serde_json::from_slice::<Vec<serde_json::Value>>(&out)
+                    .unwrap()
+                    .len(),
+                count
+            );
+        }
+    }
+
+    #[test]
+    fn byte_counts() {
+        let shown = [0, 1023, 1024, 1536, u64::MAX].map(bytes);
+        assert_eq!(
+            shown,
+            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "16777216.0 TiB"]
+        );
+    }
+}

@@ -1,0 +1,424 @@
+//! What sipnat tells people and programs: the records of the control socket, of `--json`, of the
+//! block log. Field names are an interface: they are added to, not changed.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddrV4},
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{config::Filtering, units::Proto};
+
+/// A moment, written in RFC 3339 as UTC with milliseconds: `2026-01-02T03:04:05.678Z`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub jiff::Timestamp);
+
+impl Time {
+    /// The wall clock now.
+    pub fn now() -> Time {
+        Time(jiff::Timestamp::now())
+    }
+
+    /// How long after `earlier` this is; zero if it is not.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::try_from(self.0.duration_since(earlier.0)).unwrap_or_default()
+    }
+
+    /// The moment `duration` before this one, or the earliest there is.
+    pub fn before(self, duration: Duration) -> Time {
+        Time(self.0.checked_sub(duration).unwrap_or(jiff::Timestamp::MIN))
+    }
+}
+
+impl From<SystemTime> for Time {
+    /// Years that RFC 3339 cannot write become the epoch.
+    fn from(time: SystemTime) -> Time {
+        Time(jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH))
+    }
+}
+
+impl FromStr for Time {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Time).map_err(|_| {
+            format!("`{text}` is no RFC 3339 time with a zone; write it like 2026-01-02T03:04:05Z or 2026-01-02T03:04:05+01:00")
+        })
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.0)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<str>::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// One binding (RFC 4787's mapping). Endpoints print as `"192.0.2.1:5060"`; for ICMP the port is the query id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindingRecord {
+    pub proto: Proto,
+    /// Inside endpoint.
+    pub inside: SocketAddrV4,
+    /// External endpoint.
+    pub external: SocketAddrV4,
+    pub kind: BindingKind,
+    /// Seconds since the last packet that refreshed it.
+    pub idle_s: u64,
+    /// Seconds until it expires if nothing refreshes it; `null` for static and runtime forwards.
+    pub expires_s: Option<u64>,
+    /// Seconds since it was made.
+    pub created_s: u64,
+    pub filtering: Filtering,
+    /// Sessions of the binding, where they are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u64>,
+    /// Traffic, if `nat.counting` is on.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
+}
+
+/// Packets and bytes of a binding; bytes are those of the IPv4 packets, headers included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    pub packets_out: u64,
+    pub bytes_out: u64,
+    pub packets_in: u64,
+    pub bytes_in: u64,
+}
+
+/// Why a binding exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BindingKind {
+    /// A packet from inside made it.
+    Dynamic,
+    /// A `[[forward]]` of the config.
+    Static,
+    /// `sipnat bindings add-forward`.
+    Runtime,
+}
+
+impl BindingKind {
+    /// The name as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            BindingKind::Dynamic => "dynamic",
+            BindingKind::Static => "static",
+            BindingKind::Runtime => "runtime",
+        }
+    }
+}
+
+/// One block of ports and the inside host that owns it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockRecord {
+    pub external_ip: Ipv4Addr,
+    pub first_port: u16,
+    pub last_port: u16,
+    /// The inside host.
+    pub host: Ipv4Addr,
+    /// When the host got it.
+    pub since: Time,
+    /// Ports of it that have a binding.
+    pub ports_used: u32,
+}
+
+/// One reason for one direction, summed over the CPUs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterRecord {
+    /// The reason's name, the same in metrics.
+    pub name: String,
+    /// `out`, `in`, or what the data path calls it.
+    pub direction: String,
+    /// Packets since the maps were made.
+    pub value: u64,
+}
+
+/// The state of the whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatusRecord {
+    pub version: String,
+    pub pid: u32,
+    /// When the daemon started.
+    pub started: Option<Time>,
+    pub uptime_s: u64,
+    pub interfaces: Vec<InterfaceRecord>,
+    pub external_addresses: Vec<Ipv4Addr>,
+    pub pool: PoolRecord,
+    /// Most bindings at one time.
+    pub capacity: u64,
+    /// Kernel memory of the maps.
+    pub memory_bytes: u64,
+    pub bindings: BindingCounts,
+    pub sessions: u64,
+    /// What preflight or the running daemon finds worth knowing.
+    pub warnings: Vec<String>,
+    /// Version of the pinned maps' layout.
+    pub schema_version: u32,
+}
+
+/// An interface that the program is attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceRecord {
+    pub name: String,
+    /// `inside` or `outside`.
+    pub role: String,
+    /// `native` or `generic`.
+    pub mode: String,
+    pub ifindex: u32,
+    pub mtu: u32,
+    pub vlan: Option<u16>,
+}
+
+/// The pool of external ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolRecord {
+    /// Hosts that can have at least one block at one time.
+    pub hosts: u64,
+    /// Bindings of one protocol that the pool serves.
+    pub bindings: u64,
+    pub ports_per_address: u32,
+    pub blocks_total: u64,
+    pub blocks_used: u64,
+}
+
+/// Bindings by protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindingCounts {
+    pub tcp: u64,
+    pub udp: u64,
+    pub icmp: u64,
+}
+
+/// An event with its time; also the line of the block log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord {
+    pub time: Time,
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+impl EventRecord {
+    /// `event` happening now.
+    pub fn now(event: Event) -> EventRecord {
+        EventRecord {
+            time: Time::now(),
+            event,
+        }
+    }
+}
+
+/// What happened; in JSON the field `event` has the name in snake case. None of them names a destination (RFC 6888 REQ-12).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// An inside host got a block.
+    BlockAssigned {
+        #[serde(flatten)]
+        block: Block,
+        /// When it got it, if that was before this record (found by a daemon that had been away).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Time>,
+    },
+    /// It gave the block back, after so many seconds.
+    BlockReleased {
+        #[serde(flatten)]
+        block: Block,
+        duration_s: u64,
+    },
+    /// A new flow found no port: `cause` is `quota`, `pool` or `capacity`.
+    Exhausted {
+        host: Ipv4Addr,
+        proto: Option<Proto>,
+        cause: String,
+    },
+    /// External addresses came and went.
+    AddressesChanged {
+        added: Vec<Ipv4Addr>,
+        removed: Vec<Ipv4Addr>,
+    },
+    /// A changed config is in force.
+    Reloaded { message: String },
+    /// Something that an operator should know.
+    Warning { message: String },
+    /// So many events were lost because the reader or the daemon was slower than they came.
+    Missed { count: u64 },
+}
+
+impl Event {
+    /// The name in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::BlockAssigned { .. } => "block_assigned",
+            Event::BlockReleased { .. } => "block_released",
+            Event::Exhausted { .. } => "exhausted",
+            Event::AddressesChanged { .. } => "addresses_changed",
+            Event::Reloaded { .. } => "reloaded",
+            Event::Warning { .. } => "warning",
+            Event::Missed { .. } => "missed",
+        }
+    }
+}
+
+/// A block and its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// The inside host.
+    pub host: Ipv4Addr,
+    pub external_ip: Ipv4Addr,
+    pub first_port: u16,
+    pub last_port: u16,
+}
+
+/// The answer to "who had this external endpoint at this time".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupRecord {
+    /// The inside host.
+    pub host: Ipv4Addr,
+    pub external_ip: Ipv4Addr,
+    pub first_port: u16,
+    pub last_port: u16,
+    pub from: Time,
+    /// `null`: the log knows of no end.
+    pub until: Option<Time>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(value: impl Serialize) -> serde_json::Value {
+        serde_json::to_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_binding_prints_as_promised() {
+        let mut binding = BindingRecord {
+            proto: Proto::Udp,
+            inside: "10.0.0.2:5060".parse().unwrap(),
+            external: "203.0.113.1:40000".parse().unwrap(),
+            kind: BindingKind::Static,
+            idle_s: 3,
+            expires_s: None,
+            created_s: 9,
+            filtering: Filtering::AddressAndPortDependent,
+            sessions: None,
+            traffic: None,
+        };
+        let expected = serde_json::json!({
+            "proto": "udp", "inside": "10.0.0.2:5060", "external": "203.0.113.1:40000", "kind": "static",
+            "idle_s": 3, "expires_s": null, "created_s": 9, "filtering": "address-and-port-dependent",
+        });
+        assert_eq!(json(&binding), expected);
+        assert_eq!(
+            serde_json::from_value::<BindingRecord>(expected).unwrap(),
+            binding
+        );
+        binding.traffic = Some(Traffic {
+            packets_out: 1,
+            bytes_out: 2,
+            packets_in: 3,
+            bytes_in: 4,
+        });
+        binding.expires_s = Some(297);
+        let text = serde_json::to_string(&binding).unwrap();
+        assert!(
+            text.ends_with(r#""packets_out":1,"bytes_out":2,"packets_in":3,"bytes_in":4}"#),
+            "{text}"
+        );
+        assert_eq!(
+            serde_json::from_str::<BindingRecord>(&text).unwrap(),
+            binding
+        );
+    }
+
+    #[test]
+    fn events_are_flat_and_come_back() {
+        let time: Time = "2026-01-02T03:04:05.678+01:00".parse().unwrap();
+        let block = Block {
+            host: Ipv4Addr::new(10, 0, 0, 2),
+            external_ip: Ipv4Addr::new(203, 0, 113, 1),
+            first_port: 40000,
+            last_port: 40063,
+        };
+        let released = EventRecord {
+            time,
+            event: Event::BlockReleased {
+                block,
+                duration_s: 7,
+            },
+        };
+        let text = serde_json::to_string(&released).unwrap();
+        assert_eq!(
+            text,
+            r#"{"time":"2026-01-02T02:04:05.678Z","event":"block_released","host":"10.0.0.2","external_ip":"203.0.113.1","first_port":40000,"last_port":40063,"duration_s":7}"#
+        );
+        for event in [
+            released.event,
+            Event::BlockAssigned {
+                block,
+                since: Some(time),
+            },
+            Event::BlockAssigned { block, since: None },
+            Event::Exhausted {
+                host: block.host,
+                proto: Some(Proto::Tcp),
+                cause: "quota".into(),
+            },
+            Event::AddressesChanged {
+                added: vec![block.external_ip],
+                removed: vec![],
+            },
+            Event::Reloaded {
+                message: "x".into(),
+            },
+            Event::Warning {
+                message: "x".into(),
+            },
+            Event::Missed { count: 1 },
+        ] {
+            let record = EventRecord { time, event };
+            let value = json(&record);
+            assert_eq!(value["event"], record.event.name());
+            assert_eq!(
+                serde_json::from_value::<EventRecord>(value).unwrap(),
+                record
+            );
+        }
+    }
+
+    #[test]
+    fn times_need_a_zone() {
+        assert!(
+            "2026-01-02T03:04:05"
+                .parse::<Time>()
+                .unwrap_err()
+                .contains("write it like")
+        );
+        let early = Time::from(SystemTime::UNIX_EPOCH);
+        assert_eq!(early.to_string(), "1970-01-01T00:00:00.000Z");
+        let later: Time = "1970-01-01T00:01:00Z".parse().unwrap();
+        assert_eq!(
+            (later.since(early).as_secs(), early.since(later).as_secs()),
+            (60, 0)
+        );
+        assert_eq!(later.before(Duration::from_secs(60)), early);
+    }
+}
