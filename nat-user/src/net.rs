@@ -11,6 +11,7 @@ pub mod ports;
 pub mod prefix;
 pub mod sockets;
 mod types;
+pub mod xdp_features;
 
 #[cfg(test)]
 pub(crate) mod testns;
@@ -23,3 +24,4 @@ pub use monitor::Monitor;
 pub use ports::{OwnPorts, PortSet, excluded_ports};
 pub use prefix::{Prefix, PrefixError};
 pub use types::*;
+pub use xdp_features::XdpFeatures;
