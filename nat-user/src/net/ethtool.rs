@@ -143,9 +143,11 @@ impl Socket {
         self.call(&mut bits)?;
 
         let names = names.bytes()[12..]
-            .chunks_exact(ETH_GSTRING_LEN)
+            .as_chunks::<ETH_GSTRING_LEN>()
+            .0
+            .iter()
             .take(count)
-            .map(text);
+            .map(|name| text(name));
         let active = |i: usize| bits.get(2 + i / 32 * 4 + 2) >> (i % 32) & 1 == 1;
         Ok(names
             .enumerate()

@@ -46,12 +46,12 @@ impl TestNs {
     /// Runs a program inside, with the rest of the system as it is outside.
     pub(crate) fn run(&self, command: &str) {
         let net = format!("--net=/run/netns/{}", self.name);
-        let status = Command::new("nsenter")
+        let output = Command::new("nsenter")
             .arg(net)
             .args(command.split_whitespace())
-            .status()
+            .output()
             .unwrap();
-        assert!(status.success(), "{command}: {status}");
+        assert!(output.status.success(), "{command}: {output:?}");
     }
 
     /// Runs a future on a thread of its own inside the namespace; fails the test after 20 seconds.
