@@ -21,7 +21,8 @@ pub struct Facts {
     /// net.core.bpf_jit_enable; not visible in a network namespace other than the first.
     pub bpf_jit: Option<u32>,
     pub pin_dir: Option<PinDir>,
-    /// MemAvailable of /proc/meminfo, in bytes.
+    /// What can still be allocated, in bytes: MemAvailable of /proc/meminfo, or less where a control group (a
+    /// systemd unit's MemoryMax) limits this process; BPF maps are charged to it.
     pub mem_available: Option<u64>,
     pub interfaces: Vec<Interface>,
     pub addresses: Vec<Address>,
@@ -72,7 +73,7 @@ impl Facts {
             kernel_release: number_file("/proc/sys/kernel/osrelease").unwrap_or_default(),
             bpf_jit: number_file("/proc/sys/net/core/bpf_jit_enable"),
             pin_dir: pin_dir(&input.pin_dir),
-            mem_available: mem_available(),
+            mem_available: mem_available().into_iter().chain(cgroup_rest()).min(),
             devices: devices.into_iter().map(|i| (i.index, device(i))).collect(),
             prog_names: prog_names(&attached),
             own_ports: OwnPorts::gather()
@@ -177,6 +178,22 @@ fn mem_available() -> Option<u64> {
         .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// The smallest rest of the memory limits of this process's control groups (version 2).
+fn cgroup_rest() -> Option<u64> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let root = Path::new("/sys/fs/cgroup");
+    let rest = |dir: &Path| {
+        let value = |name: &str| number_file::<u64>(dir.join(name).to_str()?);
+        Some(value("memory.max")?.saturating_sub(value("memory.current")?))
+    };
+    let own = root.join(path);
+    own.ancestors()
+        .take_while(|dir| dir.starts_with(root))
+        .filter_map(rest)
+        .min()
 }
 
 fn prog_names(ids: &BTreeSet<u32>) -> BTreeMap<u32, String> {

@@ -170,6 +170,63 @@ fn a_foreign_program_is_named() {
     );
 }
 
+#[test]
+fn software_devices_on_a_real_kernel() {
+    let Some((router, _far)) = router() else {
+        return;
+    };
+    router.ip("link add name br0 type bridge");
+    router.ip("link set br0 up");
+    router.ip("addr add 10.1.0.1/24 dev br0");
+    router.ip("link add link lan0 name mv0 type macvlan mode bridge");
+    router.ip("link set mv0 up");
+    router.ip("tuntap add tun0 mode tun");
+    router.ip("link set tun0 up");
+    let look =
+        |inside: &str| router.block_on(async || preflight(&input(inside, "wan0")).await.unwrap());
+    for generic_only in ["br0", "mv0"] {
+        let report = look(generic_only);
+        assert_eq!(report.mode, Mode::Generic, "{generic_only}: {report}");
+        let warned = |f: &Finding| f.code == "not-native" && f.where_ == generic_only;
+        assert!(report.warnings.iter().any(warned), "{report}");
+    }
+    assert!(look("tun0").errors.iter().any(|f| f.code == "no-ethernet"));
+    assert_eq!(look("lan0").mode, Mode::Native);
+    router.ip("link del mv0");
+    router.ip("link set lan0 master br0");
+    assert!(look("lan0").errors.iter().any(|f| f.code == "bridge-port"));
+}
+
+#[test]
+fn a_mounted_bpffs_is_recognised() {
+    let Some(ns) = TestNs::new() else { return };
+    let report = ns.block_on(async || {
+        // A mount namespace of this thread's own: the mount goes with it.
+        // SAFETY: plain system calls on C strings; unshare affects this thread alone.
+        unsafe {
+            assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            let none = std::ptr::null();
+            assert_eq!(
+                libc::mount(none, c"/".as_ptr(), none, private, none.cast()),
+                0
+            );
+            let (bpf, at) = (c"bpf".as_ptr(), c"/mnt".as_ptr());
+            assert_eq!(libc::mount(bpf, at, bpf, 0, none.cast()), 0);
+        }
+        let input = PreflightInput {
+            pin_dir: "/mnt/sipnat/v1".into(),
+            ..input("lo", "lo")
+        };
+        preflight(&input).await.unwrap()
+    });
+    assert!(report.errors.iter().all(|f| f.code != "bpffs"), "{report}");
+    assert!(
+        report.errors.iter().any(|f| f.code == "loopback"),
+        "{report}"
+    );
+}
+
 /// "r0 = XDP_PASS; exit", loaded by hand: the tests of this crate need no eBPF toolchain.
 fn pass_program(name: &str) -> OwnedFd {
     const BPF_PROG_LOAD: libc::c_long = 5;
