@@ -1,0 +1,87 @@
+//! The eBPF object: maps opened or made, programs loaded.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    programs::{Program, Xdp},
+};
+use nat_common::maps::{Capacity, MAX_ADDRESSES, PORTS};
+
+/// The object file that the build made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nat-ebpf"));
+
+/// The program of inside interfaces.
+pub const INSIDE: &str = "sipnat_inside";
+/// The program of outside interfaces.
+pub const OUTSIDE: &str = "sipnat_outside";
+/// The program that tells the time.
+pub const CLOCK: &str = "sipnat_clock";
+/// All programs.
+pub const PROGRAMS: [&str; 3] = [INSIDE, OUTSIDE, CLOCK];
+
+/// Every map of the object. They are pinned under these names.
+pub const MAPS: [&str; 29] = [
+    "STATE", "CONFIG", "ADDRESSES", "SLOTS", "TRAFFIC", "INDEX", "USED_PORTS", "FREE_BLOCKS", "BLOCKS", "HOSTS",
+    "SESSIONS", "FRAGMENTS", "RULES", "DESTINATIONS", "EXTERNAL", "LOCAL", "BYPASS", "PREFIXES", "INTERFACE_OF",
+    "INTERFACES", "DEVICES", "COUNTERS", "EVENTS", "PUNTS", "PUNT_TOTAL", "PUNT_SOURCE", "IDS", "CLOCK", "LOCKS",
+];
+
+/// Opens the maps pinned in `pins`, or makes and pins those that are missing, with the sizes of `capacity`.
+/// Without `pins` the maps live as long as the returned value.
+pub fn open(capacity: &Capacity, pins: Option<&Path>) -> Result<Ebpf> {
+    if OBJECT.is_empty() {
+        bail!("this sipnat was built without its eBPF program (SIPNAT_SKIP_EBPF); build it again without that");
+    }
+    let slots = u32::try_from(capacity.slots()).context("too many external addresses")?;
+    if capacity.addresses > MAX_ADDRESSES {
+        bail!("{} external addresses are more than {MAX_ADDRESSES}", capacity.addresses);
+    }
+    let blocks = capacity.addresses * (PORTS >> capacity.block_shift);
+    let free_words = capacity.addresses * nat_common::ports::free_words(capacity.block_shift);
+    let mut loader = EbpfLoader::new();
+    loader
+        .verifier_log_level(VerifierLogLevel::STATS)
+        .map_max_entries("ADDRESSES", capacity.addresses)
+        .map_max_entries("SLOTS", slots)
+        .map_max_entries("TRAFFIC", if capacity.counting { slots } else { 1 })
+        .map_max_entries("INDEX", capacity.index_buckets)
+        .map_max_entries("USED_PORTS", slots / 64)
+        .map_max_entries("FREE_BLOCKS", free_words)
+        .map_max_entries("BLOCKS", blocks)
+        .map_max_entries("HOSTS", capacity.hosts)
+        .map_max_entries("SESSIONS", capacity.session_buckets)
+        .map_max_entries("FRAGMENTS", capacity.fragment_buckets)
+        .map_max_entries("DESTINATIONS", capacity.destinations);
+    if let Some(pins) = pins {
+        for name in MAPS {
+            loader.map_pin_path(name, pins.join(name));
+        }
+    }
+    loader.load(OBJECT).map_err(explain).context("cannot load the eBPF object")
+}
+
+/// Loads one program into the kernel.
+pub fn load<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
+    let program: &mut Xdp = program(ebpf, name)?;
+    program.load().with_context(|| format!("the kernel's verifier refused {name}"))?;
+    Ok(program)
+}
+
+/// A program of the object.
+pub fn program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
+    let program: &mut Program = ebpf.program_mut(name).with_context(|| format!("no program {name} in the object"))?;
+    program.try_into().with_context(|| format!("{name} is no XDP program"))
+}
+
+/// Says what to do about pins that do not fit.
+fn explain(error: aya::EbpfError) -> anyhow::Error {
+    if let aya::EbpfError::MapError(aya::maps::MapError::IncompatiblePinnedMap { .. }) = error {
+        return anyhow::Error::new(error).context(
+            "the pinned maps have another size than the configuration asks for; restore the old sizes, or run \
+             `sipnat detach`, which ends all bindings",
+        );
+    }
+    error.into()
+}
