@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::counters::Reason;
 use crate::flow::Side;
-use crate::hash::{mix, second};
+use crate::hash::{lowest, mix, second};
 use crate::maps::{FRAGMENT_BUCKET, FRAGMENT_RANGES, Fragment};
 use crate::parse::{Headers, MF, OFFSET};
 use crate::tables::Tables;
@@ -81,24 +81,26 @@ pub fn expired(cfg: &Config, word: u64, now: u32) -> bool {
     age >= 0 && age as u32 >= cfg.fragment
 }
 
-/// The entry of a datagram.
+/// The number of the entry of a datagram.
 #[inline(always)]
-pub fn find<'t, T: Tables>(t: &'t T, cfg: &Config, datagram: &Datagram, now: u32) -> Option<&'t Fragment> {
+pub fn find<T: Tables>(t: &T, cfg: &Config, datagram: &Datagram, now: u32) -> Option<u32> {
     let buckets = datagram.buckets(cfg);
-    let mut n = 0;
-    while n < 2 {
-        let bucket = t.fragments(if n == 0 { buckets[0] } else { buckets[1] })?;
-        n += 1;
-        let mut i = 0;
-        while i < FRAGMENT_BUCKET {
-            let entry = &bucket.0[i];
-            i += 1;
-            if datagram.is(cfg, entry, now) {
-                return Some(entry);
-            }
+    let mut i = 0;
+    while i < 2 * FRAGMENT_BUCKET {
+        let index = place(buckets, i);
+        i += 1;
+        if datagram.is(cfg, t.fragment(index)?, now) {
+            return Some(index);
         }
     }
     None
+}
+
+/// The number of the `i`th entry that a datagram with these buckets may have.
+#[inline(always)]
+fn place(buckets: [u32; 2], i: u32) -> u32 {
+    let bucket = if i < FRAGMENT_BUCKET { buckets[0] } else { buckets[1] };
+    bucket * FRAGMENT_BUCKET + i % FRAGMENT_BUCKET
 }
 
 /// Remembers what the first piece said, and that it has been seen.
@@ -106,44 +108,51 @@ pub fn find<'t, T: Tables>(t: &'t T, cfg: &Config, datagram: &Datagram, now: u32
 pub fn learn<T: Tables>(t: &T, cfg: &Config, h: &Headers, which: &(Datagram, Fate), now: u32) -> Result<(), Reason> {
     let (datagram, fate) = which;
     let piece = Piece::of(h)?;
-    if let Some(entry) = find(t, cfg, datagram, now) {
+    if let Some(index) = find(t, cfg, datagram, now) {
         // The first piece once more.
-        return mark(entry, &piece, now);
+        return mark(t.fragment(index).ok_or(Reason::FragmentsFull)?, &piece, now);
     }
+    let index = claim(t, cfg, datagram, now).ok_or(Reason::FragmentsFull)?;
+    let entry = t.fragment(index).ok_or(Reason::FragmentsFull)?;
+    entry.source.set(datagram.source);
+    entry.destination.set(datagram.destination);
+    entry.datagram.set(datagram.packed);
+    entry.new_source.set(fate.source);
+    entry.new_destination.set(fate.destination);
+    entry.new_id.set(u32::from(fate.id) | u32::from(fate.kind) << 16);
+    entry.end.set(0);
+    let mut i = 0;
+    while i < FRAGMENT_RANGES as u32 {
+        put(entry, i, UNUSED);
+        i += 1;
+    }
+    entry.word.set(USED | u64::from(now));
+    mark(entry, &piece, now)
+}
+
+/// Takes an entry that is free or whose time is over; it is locked.
+#[inline(always)]
+fn claim<T: Tables>(t: &T, cfg: &Config, datagram: &Datagram, now: u32) -> Option<u32> {
     let buckets = datagram.buckets(cfg);
-    let mut n = 0;
-    while n < 2 {
-        let bucket = t.fragments(if n == 0 { buckets[0] } else { buckets[1] }).ok_or(Reason::FragmentsFull)?;
-        n += 1;
-        let mut i = 0;
-        while i < FRAGMENT_BUCKET {
-            let entry = &bucket.0[i];
-            i += 1;
-            let word = entry.word.get();
-            if (word & USED != 0 && !expired(cfg, word, now)) || !entry.word.replace(word, USED | LOCK | u64::from(now)) {
-                continue;
-            }
-            entry.source.set(datagram.source);
-            entry.destination.set(datagram.destination);
-            entry.datagram.set(datagram.packed);
-            entry.new_source.set(fate.source);
-            entry.new_destination.set(fate.destination);
-            entry.new_id.set(u32::from(fate.id) | u32::from(fate.kind) << 16);
-            entry.end.set(0);
-            entry.ranges_len.set(0);
-            let result = mark_locked(entry, &piece);
-            entry.word.set(USED | u64::from(now));
-            return result.map(|_| ());
+    let mut i = 0;
+    while i < 2 * FRAGMENT_BUCKET {
+        let index = place(buckets, i);
+        i += 1;
+        let entry = t.fragment(index)?;
+        let word = entry.word.get();
+        if (word & USED == 0 || expired(cfg, word, now)) && entry.word.replace(word, LOCK | u64::from(now)) {
+            return Some(index);
         }
     }
-    Err(Reason::FragmentsFull)
+    None
 }
 
 /// What the first piece said, if it has come; this piece is remembered as seen.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub fn follow<T: Tables>(t: &T, cfg: &Config, h: &Headers, datagram: &Datagram, now: u32) -> Result<Fate, Reason> {
     let piece = Piece::of(h)?;
-    let Some(entry) = find(t, cfg, datagram, now) else { return Err(Reason::FragmentOrphan) };
+    let index = find(t, cfg, datagram, now).ok_or(Reason::FragmentOrphan)?;
+    let entry = t.fragment(index).ok_or(Reason::FragmentOrphan)?;
     let fate = fate_of(entry);
     mark(entry, &piece, now)?;
     Ok(fate)
@@ -177,72 +186,90 @@ impl Piece {
 }
 
 /// Marks a piece as seen under the entry's lock.
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(never))]
 fn mark(entry: &Fragment, piece: &Piece, now: u32) -> Result<(), Reason> {
+    if !lock(entry) {
+        return Err(Reason::Contended);
+    }
+    let result = mark_locked(entry, piece);
+    // A datagram that is complete needs its entry no longer.
+    entry.word.set(if let Ok(true) = result { 0 } else { USED | u64::from(now) });
+    result.map(|_| ())
+}
+
+/// Takes the entry's lock. Whoever has it is another CPU in the middle of [`mark_locked`].
+#[inline(always)]
+fn lock(entry: &Fragment) -> bool {
     let mut tries = 0;
     while tries < LOCK_TRIES {
         tries += 1;
         let word = entry.word.get();
-        if word & LOCK != 0 || !entry.word.replace(word, word | LOCK) {
-            continue;
+        if word & LOCK == 0 && entry.word.replace(word, word | LOCK) {
+            return true;
         }
-        let result = mark_locked(entry, piece);
-        // A datagram that is complete needs its entry no longer.
-        entry.word.set(if let Ok(true) = result { 0 } else { USED | u64::from(now) });
-        return result.map(|_| ());
     }
-    Err(Reason::Contended)
+    false
+}
+
+/// A range that is not in use: it meets nothing.
+const UNUSED: u32 = 0xffff_ffff;
+
+/// 1 if `a < b`, for numbers below 2^31, without a branch: the verifier would follow both sides of each.
+#[inline(always)]
+fn less(a: u32, b: u32) -> u32 {
+    a.wrapping_sub(b) >> 31
+}
+
+/// 1 if `a == b`, likewise.
+#[inline(always)]
+fn same(a: u32, b: u32) -> u32 {
+    (a ^ b).wrapping_sub(1) >> 31
 }
 
 /// True when the datagram is complete.
 #[inline(always)]
 fn mark_locked(entry: &Fragment, piece: &Piece) -> Result<bool, Reason> {
-    const NONE: u32 = FRAGMENT_RANGES as u32;
-    let len = entry.ranges_len.get();
     let known_end = entry.end.get();
     if known_end != 0 && (piece.last || piece.end > known_end) {
         return Err(Reason::FragmentOverlap);
     }
-    let (mut left, mut right) = (NONE, NONE);
-    let (mut start, mut end) = (piece.start, piece.end);
+    let farthest = if piece.last { piece.end } else { UNUSED >> 1 };
+    let (mut left, mut right, mut free, mut bad) = (0u32, 0u32, 0u32, 0u32);
     let mut i = 0;
-    while i < NONE && i < len {
-        let range = entry.ranges[i as usize].get();
+    while i < FRAGMENT_RANGES as u32 {
+        let range = get(entry, i);
         let (a, b) = (range & 0xffff, range >> 16);
-        if (piece.start < b && a < piece.end) || (piece.last && b > piece.end) {
-            return Err(Reason::FragmentOverlap);
-        }
-        if b == piece.start {
-            left = i;
-            start = a;
-        }
-        if a == piece.end {
-            right = i;
-            end = b;
-        }
+        let used = less(a, 0xffff);
+        bad |= less(piece.start, b) & less(a, piece.end) | used & less(farthest, b);
+        left |= same(b, piece.start) << i;
+        right |= same(a, piece.end) << i;
+        free |= (used ^ 1) << i;
         i += 1;
     }
-    let merged = start | end << 16;
-    let last_index = len.wrapping_sub(1);
-    if left != NONE {
-        put(entry, left, merged);
-        if right != NONE {
-            put(entry, right, get(entry, last_index));
-            entry.ranges_len.set(last_index);
+    if bad != 0 {
+        return Err(Reason::FragmentOverlap);
+    }
+    let (mut start, mut end) = (piece.start, piece.end);
+    let mut place = free;
+    if right != 0 {
+        end = get(entry, lowest(u64::from(right))) >> 16;
+        place = right;
+    }
+    if left != 0 {
+        start = get(entry, lowest(u64::from(left))) & 0xffff;
+        if right != 0 {
+            put(entry, lowest(u64::from(right)), UNUSED);
         }
-    } else if right != NONE {
-        put(entry, right, merged);
-    } else if len < NONE {
-        put(entry, len, merged);
-        entry.ranges_len.set(len + 1);
-    } else {
+        place = left;
+    }
+    if place == 0 {
         return Err(Reason::FragmentScattered);
     }
+    put(entry, lowest(u64::from(place)), start | end << 16);
     if piece.last {
         entry.end.set(piece.end);
     }
-    let whole = entry.end.get();
-    Ok(whole != 0 && entry.ranges_len.get() == 1 && entry.ranges[0].get() == whole << 16)
+    Ok(start == 0 && end == entry.end.get())
 }
 
 #[inline(always)]
@@ -265,7 +292,11 @@ mod tests {
     }
 
     fn fresh() -> Fragment {
-        Fragment { word: crate::raw::Word64::new(USED), ..Fragment::default() }
+        {
+            let entry = Fragment { word: crate::raw::Word64::new(USED), ..Fragment::default() };
+            (0..FRAGMENT_RANGES as u32).for_each(|i| put(&entry, i, UNUSED));
+            entry
+        }
     }
 
     proptest! {

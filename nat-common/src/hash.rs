@@ -16,3 +16,23 @@ pub fn mix(key: u64, secret: u64) -> u64 {
 pub fn second(h: u64, mask: u32) -> u32 {
     (h as u32 ^ ((h >> 32) as u32 | 1).wrapping_mul(0x5bd1_e995)) & mask
 }
+
+/// Number of the lowest set bit, 64 for none. Without a branch, as the verifier would follow every outcome.
+#[inline(always)]
+pub fn lowest(bits: u64) -> u32 {
+    (bits & bits.wrapping_neg()).wrapping_sub(1).count_ones()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lowest_is_trailing_zeros() {
+        for shift in 0..64 {
+            assert_eq!(lowest(1 << shift), shift);
+            assert_eq!(lowest(u64::MAX << shift), shift);
+        }
+        assert_eq!(lowest(0), 64);
+    }
+}

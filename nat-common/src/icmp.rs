@@ -49,6 +49,18 @@ pub struct Quote {
     pub destination: Endpoint,
 }
 
+impl Quote {
+    /// Nothing read yet.
+    pub const EMPTY: Quote = Quote {
+        l3: 0,
+        l4: 0,
+        len: 0,
+        proto: Proto::Tcp,
+        source: Endpoint::new(0, 0),
+        destination: Endpoint::new(0, 0),
+    };
+}
+
 /// What becomes of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translated {
@@ -63,13 +75,15 @@ pub struct Translated {
 }
 
 /// Reads the quoted packet. The checksums of the error and of the quoted IP header must be right (RFC 5508 REQ-3).
+///
+/// The result goes into `quote`: as a return value its niche-encoded `Result` would have BTF that kernels refuse.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-pub fn quote<P: Packet>(p: &mut P, h: &Headers) -> Result<Quote, Reason> {
+pub fn read_quote<P: Packet>(p: &mut P, h: &Headers, quote: &mut Quote) -> Result<(), Reason> {
     let len = h.payload_len();
     if h.is_fragment() || len < 8 + 20 + 8 {
         return Err(Reason::Truncated);
     }
-    if len > LARGEST || sum(p, h.l4, len)? != 0xffff {
+    if len > LARGEST || sum(p, h.l4, len, LARGEST) != 0xffff {
         return Err(Reason::IcmpChecksum);
     }
     let l3 = h.l4 + 8;
@@ -78,7 +92,7 @@ pub fn quote<P: Packet>(p: &mut P, h: &Headers) -> Result<Quote, Reason> {
     if ip.vihl >> 4 != 4 || header_len < 20 || len < 8 + header_len + 8 {
         return Err(Reason::Truncated);
     }
-    if sum(p, l3, header_len)? != 0xffff {
+    if sum(p, l3, header_len, 60) != 0xffff {
         return Err(Reason::IcmpChecksum);
     }
     let proto = Proto::from_ip(ip.proto).ok_or(Reason::IcmpUnmatched)?;
@@ -98,32 +112,39 @@ pub fn quote<P: Packet>(p: &mut P, h: &Headers) -> Result<Quote, Reason> {
         }
         _ => [u16::from_be_bytes([start[0], start[1]]), u16::from_be_bytes([start[2], start[3]])],
     };
-    Ok(Quote {
+    *quote = Quote {
         l3,
         l4,
         len: len - 8 - header_len,
         proto,
         source: Endpoint::new(u32::from_be_bytes(ip.src_addr), ports[0]),
         destination: Endpoint::new(u32::from_be_bytes(ip.dst_addr), ports[1]),
-    })
+    };
+    Ok(())
 }
 
-/// The folded sum of `len` bytes at `start`.
-#[inline(always)]
-fn sum<P: Packet>(p: &mut P, start: usize, len: usize) -> Result<u16, Reason> {
+/// The folded sum of `len` bytes at `start`, 0 if they are not all there. The kernel verifies it once for each caller, so it
+/// is a function of its own and reads four bytes at a time.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn sum<P: Packet>(p: &mut P, start: usize, len: usize, most: usize) -> u16 {
     let mut sum = 0u64;
     let mut i = 0;
-    while i < LARGEST {
-        if i + 2 > len {
-            break;
-        }
-        sum += u64::from(u16::from_be_bytes(*p.at::<[u8; 2]>(start + i).ok_or(Reason::Truncated)?));
+    while i < most && i + 4 <= len {
+        let Some(part) = p.at::<[u8; 4]>(start + i) else { return 0 };
+        sum += u64::from(u32::from_be_bytes(*part));
+        i += 4;
+    }
+    let rest = len.wrapping_sub(i);
+    if rest & 2 != 0 {
+        let Some(part) = p.at::<[u8; 2]>(start + i) else { return 0 };
+        sum += u64::from(u16::from_be_bytes(*part));
         i += 2;
     }
-    if i < len {
-        sum += u64::from(*p.at::<u8>(start + i).ok_or(Reason::Truncated)?) << 8;
+    if rest & 1 != 0 {
+        let Some(part) = p.at::<u8>(start + i) else { return 0 };
+        sum += u64::from(*part) << 8;
     }
-    Ok(fold(sum))
+    fold(sum)
 }
 
 /// Finds what an error speaks of. `external` is the index of the external address that the error is sent to, if it is.

@@ -19,10 +19,10 @@ pub const MAX_BLOCKS_PER_HOST: usize = 64;
 pub const PORTS: u32 = 65536;
 /// Entries of a bucket of the binding index: one cache line.
 pub const BUCKET: usize = 8;
-/// Sessions in a bucket.
-pub const SESSION_BUCKET: usize = 4;
-/// Fragmented datagrams in a bucket.
-pub const FRAGMENT_BUCKET: usize = 4;
+/// Sessions in a bucket: so many elements of the table in a row.
+pub const SESSION_BUCKET: u32 = 4;
+/// Fragmented datagrams in a bucket, likewise.
+pub const FRAGMENT_BUCKET: u32 = 4;
 /// Ranges of one fragmented datagram that are kept track of.
 pub const FRAGMENT_RANGES: usize = 16;
 /// Spin locks that guard insertion into the binding index.
@@ -348,11 +348,6 @@ pub struct Session {
     pub reserved2: Word64,
 }
 
-/// A bucket of sessions.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub struct SessionBucket(pub [Session; SESSION_BUCKET]);
-
 /// What the first fragment of a datagram said about the others.
 #[derive(Debug)]
 #[repr(C)]
@@ -373,9 +368,9 @@ pub struct Fragment {
     pub new_id: Word32,
     /// End of the datagram in units of eight bytes, once the last fragment has been seen; else 0.
     pub end: Word32,
-    /// Number of ranges in use.
-    pub ranges_len: Word32,
-    /// What has been seen: first unit in the low half, unit after the last in the high half.
+    /// Always zero.
+    pub reserved: Word32,
+    /// What has been seen: first unit in the low half, unit after the last in the high half; all ones: not in use.
     pub ranges: [Word32; FRAGMENT_RANGES],
 }
 
@@ -390,16 +385,11 @@ impl Default for Fragment {
             new_destination: Word32::new(0),
             new_id: Word32::new(0),
             end: Word32::new(0),
-            ranges_len: Word32::new(0),
+            reserved: Word32::new(0),
             ranges: [const { Word32::new(0) }; FRAGMENT_RANGES],
         }
     }
 }
-
-/// A bucket of fragmented datagrams.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub struct FragmentBucket(pub [Fragment; FRAGMENT_BUCKET]);
 
 /// A cached answer about a destination. Per CPU, so it is never shared.
 #[derive(Debug, Default)]
@@ -500,8 +490,8 @@ impl Capacity {
     /// All memory in bytes on a machine with `cpus` processors.
     pub fn bytes(&self, cpus: u32) -> u64 {
         self.binding_bytes()
-            + u64::from(self.session_buckets) * size_of::<SessionBucket>() as u64
-            + u64::from(self.fragment_buckets) * size_of::<FragmentBucket>() as u64
+            + u64::from(self.session_buckets * SESSION_BUCKET) * size_of::<Session>() as u64
+            + u64::from(self.fragment_buckets * FRAGMENT_BUCKET) * size_of::<Fragment>() as u64
             + u64::from(cpus) * u64::from(self.destinations) * size_of::<Destination>() as u64
     }
 }

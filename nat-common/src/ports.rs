@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::counters::Reason;
 use crate::event::{EVENT_BLOCK_ASSIGNED, EVENT_EXHAUSTED, EVENT_QUOTA, Event};
 use crate::flow::{Endpoint, InsideKey, PROTOCOLS, Proto};
-use crate::hash::mix;
+use crate::hash::{lowest, mix};
 use crate::maps::{AddressWord, BlockState, BlockWord, Host, HostWord, MAX_BLOCKS_PER_HOST, PORTS, SlotState, SlotWord};
 use crate::tables::Tables;
 
@@ -65,8 +65,8 @@ pub fn free_words(block_shift: u32) -> u32 {
 /// Place of a block in the bitmap of free blocks: word and bit.
 #[inline(always)]
 pub fn free_place(block: u32, block_shift: u32) -> (u32, u64) {
-    let blocks = PORTS >> block_shift;
-    let (address, number) = (block / blocks, block % blocks);
+    let address = block >> (16 - block_shift);
+    let number = block & ((PORTS >> block_shift) - 1);
     (address * free_words(block_shift) + number / 64, 1 << (number % 64))
 }
 
@@ -192,34 +192,6 @@ fn pick(bits: u64, random: u32) -> u32 {
     let turn = random & 63;
     let turned = if turn == 0 { bits } else { bits >> turn | bits << (64 - turn) };
     (lowest(turned) + turn) & 63
-}
-
-/// Number of the lowest set bit; the BPF instruction set has none for it.
-#[inline(always)]
-fn lowest(bits: u64) -> u32 {
-    let mut bits = bits;
-    let mut n = 0;
-    if bits & 0xffff_ffff == 0 {
-        bits >>= 32;
-        n += 32;
-    }
-    if bits & 0xffff == 0 {
-        bits >>= 16;
-        n += 16;
-    }
-    if bits & 0xff == 0 {
-        bits >>= 8;
-        n += 8;
-    }
-    if bits & 0xf == 0 {
-        bits >>= 4;
-        n += 4;
-    }
-    if bits & 3 == 0 {
-        bits >>= 2;
-        n += 2;
-    }
-    if bits & 1 == 0 { n + 1 } else { n }
 }
 
 /// Gives the host number `index` one more block and takes a port of it; `FAILED` is set in the result if that is not

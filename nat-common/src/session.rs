@@ -186,7 +186,7 @@ pub fn outbound<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u
     let full = keeps_sessions(cfg, flow.proto);
     let mut renew = true;
     if full {
-        match t.find_session(cfg, flow, flow.remote.port, now) {
+        match get(t, cfg, flow, flow.remote.port, now) {
             Some(session) => renew = advance(cfg, slot, session, flow, Side::Inside, now),
             None => {
                 if !allowed(t, cfg, Side::Inside, flow) {
@@ -198,23 +198,22 @@ pub fn outbound<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u
                     Proto::Tcp => SessionState::PickedUp,
                     _ => SessionState::Plain,
                 };
-                t.make_session(cfg, flow, state, flow.remote.port, now)?;
+                add(t, cfg, flow, state, now)?;
             }
         }
     }
     if renew && cfg.filtering(flow.proto) == Filtering::AddressDependent {
-        match t.find_session(cfg, flow, 0, now) {
+        match get(t, cfg, flow, 0, now) {
             Some(session) => {
                 touch(cfg, session, now);
             }
-            None => t.make_session(cfg, flow, SessionState::Permission, 0, now)?,
+            None => add(t, cfg, flow, SessionState::Permission, now)?,
         }
     }
     Ok(())
 }
 
-/// Whether a packet from outside may pass to the binding (RFC 4787 §5), and what it does to its session. `open` says that
-/// the binding is a static forward, which anyone may use.
+/// Whether a packet from outside may pass to the binding (RFC 4787 §5), and what it does to its session.
 #[inline(always)]
 pub fn inbound<T: Tables>(
     t: &T,
@@ -225,7 +224,7 @@ pub fn inbound<T: Tables>(
 ) -> Result<(), Reason> {
     let open = slot.kind.get() != crate::maps::KIND_DYNAMIC;
     let full = keeps_sessions(cfg, flow.proto);
-    if full && let Some(session) = t.find_session(cfg, flow, flow.remote.port, now) {
+    if full && let Some(session) = get(t, cfg, flow, flow.remote.port, now) {
         advance(cfg, slot, session, flow, Side::Outside, now);
         return Ok(());
     }
@@ -233,7 +232,7 @@ pub fn inbound<T: Tables>(
         match cfg.filtering(flow.proto) {
             Filtering::EndpointIndependent => {}
             Filtering::AddressDependent => {
-                if t.find_session(cfg, flow, 0, now).is_none() {
+                if get(t, cfg, flow, 0, now).is_none() {
                     return Err(Reason::Filtered);
                 }
             }
@@ -254,22 +253,27 @@ pub fn inbound<T: Tables>(
     if !allowed(t, cfg, Side::Outside, flow) {
         return Err(Reason::Policy);
     }
-    t.make_session(cfg, flow, state, flow.remote.port, now)
+    add(t, cfg, flow, state, now)
 }
 
 /// Whether there is a session with `flow.remote`, or none is kept for this protocol: for ICMP errors.
 #[inline(always)]
 pub fn known<T: Tables>(t: &T, cfg: &Config, flow: &Flow, now: u32) -> bool {
     if keeps_sessions(cfg, flow.proto) {
-        return t.find_session(cfg, flow, flow.remote.port, now).is_some();
+        return get(t, cfg, flow, flow.remote.port, now).is_some();
     }
-    cfg.filtering(flow.proto) == Filtering::EndpointIndependent || t.find_session(cfg, flow, 0, now).is_some()
+    cfg.filtering(flow.proto) == Filtering::EndpointIndependent || get(t, cfg, flow, 0, now).is_some()
 }
 
 /// Whether each remote endpoint has a session, or permissions suffice.
 #[inline(always)]
 fn keeps_sessions(cfg: &Config, proto: Proto) -> bool {
     proto == Proto::Tcp || cfg.has(FLAG_POLICY) || cfg.filtering(proto) == Filtering::AddressAndPortDependent
+}
+
+#[inline(always)]
+fn add<T: Tables>(t: &T, cfg: &Config, flow: &Flow, state: SessionState, now: u32) -> Result<(), Reason> {
+    if t.make_session(cfg, flow, state, now) { Ok(()) } else { Err(Reason::SessionsFull) }
 }
 
 /// Moves a session on; true if its stamp was renewed.
@@ -307,81 +311,89 @@ fn buckets(cfg: &Config, flow: &Flow, port: u16) -> [u32; 2] {
     [h as u32 & cfg.session_mask, second(h, cfg.session_mask)]
 }
 
-/// The session of `flow` with remote port `port`.
+/// The number of the `i`th entry that a session with these buckets may have.
 #[inline(always)]
-pub fn find<'t, T: Tables>(t: &'t T, cfg: &Config, flow: &Flow, port: u16, now: u32) -> Option<&'t Session> {
-    let buckets = buckets(cfg, flow, port);
-    let mut n = 0;
-    while n < 2 {
-        let bucket = t.sessions(if n == 0 { buckets[0] } else { buckets[1] })?;
-        n += 1;
-        let mut i = 0;
-        while i < SESSION_BUCKET {
-            let session = &bucket.0[i];
-            i += 1;
-            let word = SessionWord(session.word.get());
-            if word.0 == 0
-                || session.slot.get() != flow.slot
-                || session.remote_addr.get() != flow.remote.addr
-                || session.remote_port.get() != port
-                || word.generation() != flow.generation
-                || word.state() == SessionState::Claimed
-            {
-                continue;
-            }
-            if expired(cfg, flow.proto, word, now) {
-                continue;
-            }
-            return Some(session);
-        }
-    }
-    None
+fn place(buckets: [u32; 2], i: u32) -> u32 {
+    let bucket = if i < SESSION_BUCKET { buckets[0] } else { buckets[1] };
+    bucket * SESSION_BUCKET + i % SESSION_BUCKET
 }
 
-/// Makes a session. If both buckets are full, one that has expired or, failing that, one that never got beyond its first
-/// packet gives way; an established one never does.
+/// No session.
+pub const NONE: u32 = u32::MAX;
+
+/// The number of the session of `flow` with remote port `port`, or `NONE`.
 #[inline(always)]
-pub fn make<T: Tables>(
-    t: &T,
-    cfg: &Config,
-    flow: &Flow,
-    state: SessionState,
-    port: u16,
-    now: u32,
-) -> Result<(), Reason> {
+pub fn find<T: Tables>(t: &T, cfg: &Config, flow: &Flow, port: u16, now: u32) -> u32 {
+    let buckets = buckets(cfg, flow, port);
+    let mut i = 0;
+    while i < 2 * SESSION_BUCKET {
+        let index = place(buckets, i);
+        i += 1;
+        let Some(session) = t.session(index) else { return NONE };
+        let word = SessionWord(session.word.get());
+        if word.0 != 0
+            && session.slot.get() == flow.slot
+            && session.remote_addr.get() == flow.remote.addr
+            && session.remote_port.get() == port
+            && word.generation() == flow.generation
+            && word.state() != SessionState::Claimed
+            && !expired(cfg, flow.proto, word, now)
+        {
+            return index;
+        }
+    }
+    NONE
+}
+
+/// The session of `flow` with remote port `port`.
+#[inline(always)]
+fn get<'t, T: Tables>(t: &'t T, cfg: &Config, flow: &Flow, port: u16, now: u32) -> Option<&'t Session> {
+    t.session(t.find_session(cfg, flow, port, now))
+}
+
+/// Makes a session in state `state`. If there is no room, one that has expired or, failing that, one that never got beyond
+/// its first packet gives way; an established one never does. False if that does not help either.
+#[inline(always)]
+pub fn make<T: Tables>(t: &T, cfg: &Config, flow: &Flow, state: SessionState, now: u32) -> bool {
+    let port = if state == SessionState::Permission { 0 } else { flow.remote.port };
+    let index = claim(t, cfg, flow, port, now);
+    let Some(session) = t.session(index) else { return false };
+    session.slot.set(flow.slot);
+    session.remote_addr.set(flow.remote.addr);
+    session.remote_port.set(port);
+    session.created.set(now);
+    session.word.set(SessionWord::new(state, flow.generation, now).0);
+    true
+}
+
+/// Takes an entry for a session; `NONE` if there is none.
+#[inline(always)]
+fn claim<T: Tables>(t: &T, cfg: &Config, flow: &Flow, port: u16, now: u32) -> u32 {
     let buckets = buckets(cfg, flow, port);
     let claimed = SessionWord::new(SessionState::Claimed, flow.generation, now);
-    let mut pass = 0;
-    while pass < 6 {
-        let bucket = t.sessions(if pass & 1 == 0 { buckets[0] } else { buckets[1] }).ok_or(Reason::SessionsFull)?;
-        let mut i = 0;
-        while i < SESSION_BUCKET {
-            let session = &bucket.0[i];
-            i += 1;
-            let word = SessionWord(session.word.get());
-            let usable = match pass >> 1 {
-                0 => word.0 == 0,
-                1 => word.state() != SessionState::Claimed && stale(t, cfg, session, word, now),
-                _ => matches!(word.state(), SessionState::Opening | SessionState::OpeningIn | SessionState::PickedUp),
-            };
-            if usable && session.word.replace(word.0, claimed.0) {
-                if word.state().established()
-                    && let Some(slot) = t.slot(session.slot.get())
-                    && generation_of(slot) == word.generation()
-                {
-                    slot.established.add(u32::MAX);
-                }
-                session.slot.set(flow.slot);
-                session.remote_addr.set(flow.remote.addr);
-                session.remote_port.set(port);
-                session.created.set(now);
-                session.word.replace(claimed.0, SessionWord::new(state, flow.generation, now).0);
-                return Ok(());
+    let mut i = 0;
+    while i < 6 * SESSION_BUCKET {
+        let index = place(buckets, i % (2 * SESSION_BUCKET));
+        let urgency = i / (2 * SESSION_BUCKET);
+        i += 1;
+        let Some(session) = t.session(index) else { return NONE };
+        let word = SessionWord(session.word.get());
+        let usable = match urgency {
+            0 => word.0 == 0,
+            1 => word.state() != SessionState::Claimed && stale(t, cfg, session, word, now),
+            _ => matches!(word.state(), SessionState::Opening | SessionState::OpeningIn | SessionState::PickedUp),
+        };
+        if usable && session.word.replace(word.0, claimed.0) {
+            if word.state().established()
+                && let Some(slot) = t.slot(session.slot.get())
+                && generation_of(slot) == word.generation()
+            {
+                slot.established.add(u32::MAX);
             }
+            return index;
         }
-        pass += 1;
     }
-    Err(Reason::SessionsFull)
+    NONE
 }
 
 #[inline(always)]

@@ -2,11 +2,10 @@
 //! maps, the tests and fuzzers over plain memory.
 
 use crate::config::{Config, State};
-use crate::counters::Reason;
 use crate::event::Event;
 use crate::flow::{InsideKey, Proto, Side};
 use crate::maps::{
-    Address, Block, Bucket, Destination, Fragment, FragmentBucket, Host, Interface, Session, SessionBucket, Slot,
+    Address, Block, Bucket, Destination, Fragment, Host, Interface, Session, Slot,
     Traffic,
 };
 use crate::policy::Rule;
@@ -72,18 +71,10 @@ pub trait Tables {
     fn block(&self, index: u32) -> Option<&Block>;
     /// A host record.
     fn host(&self, index: u32) -> Option<&Host>;
-    /// A bucket of sessions.
-    fn sessions(&self, index: u32) -> Option<&SessionBucket>;
-    /// One session, for code that must not hold the whole bucket.
-    fn session(&self, bucket: u32, place: usize) -> Option<&Session> {
-        self.sessions(bucket)?.0.get(place)
-    }
-    /// A bucket of fragmented datagrams.
-    fn fragments(&self, index: u32) -> Option<&FragmentBucket>;
-    /// One fragmented datagram.
-    fn fragment(&self, bucket: u32, place: usize) -> Option<&Fragment> {
-        self.fragments(bucket)?.0.get(place)
-    }
+    /// A session.
+    fn session(&self, index: u32) -> Option<&Session>;
+    /// A fragmented datagram.
+    fn fragment(&self, index: u32) -> Option<&Fragment>;
     /// A cached destination of this CPU.
     fn destination(&self, index: u32) -> Option<&Destination>;
     /// A policy rule.
@@ -132,7 +123,7 @@ pub trait Tables {
     }
 
     /// [`session::find`], likewise.
-    fn find_session<'t>(&'t self, cfg: &Config, flow: &Flow, port: u16, now: u32) -> Option<&'t Session>
+    fn find_session(&self, cfg: &Config, flow: &Flow, port: u16, now: u32) -> u32
     where
         Self: Sized,
     {
@@ -140,18 +131,11 @@ pub trait Tables {
     }
 
     /// [`session::make`], likewise.
-    fn make_session(
-        &self,
-        cfg: &Config,
-        flow: &Flow,
-        state: SessionState,
-        port: u16,
-        now: u32,
-    ) -> Result<(), Reason>
+    fn make_session(&self, cfg: &Config, flow: &Flow, state: SessionState, now: u32) -> bool
     where
         Self: Sized,
     {
-        session::make(self, cfg, flow, state, port, now)
+        session::make(self, cfg, flow, state, now)
     }
 
     /// [`session::judge`], likewise.

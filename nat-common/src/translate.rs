@@ -358,7 +358,8 @@ struct Arrived<'a> {
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn icmp_error<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, arrived: &Arrived) -> Step<Verdict> {
     let Arrived { h, external, way } = *arrived;
-    let quote = icmp::quote(p, h)?;
+    let mut quote = icmp::Quote::EMPTY;
+    icmp::read_quote(p, h, &mut quote)?;
     let translated = icmp::translate(t, c.cfg, h, &quote, &(c.side, external, c.now))?;
     let out = if external.is_some() { c.way(t, h, translated.outer.destination.addr)? } else { *way };
     check_way(h, &out)?;

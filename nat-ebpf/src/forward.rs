@@ -8,7 +8,6 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::XdpContext,
 };
-use core::arch::asm;
 use nat_common::{
     config::Config,
     counters::Reason,
@@ -132,19 +131,15 @@ fn take(cfg: &Config, buckets: &PerCpuArray<Tokens>, index: u32, now: u32, size:
     true
 }
 
-/// `lo <= len <= hi` in a way that every verifier since 6.1 understands: the two compares must not be merged.
+/// `lo <= len <= hi` in a way that every verifier since 6.1 understands: the two compares must not be merged, so the value
+/// is read anew between them. (An empty `asm!` would do too, but gives two line records for one instruction, which the
+/// kernel refuses.)
 #[inline(always)]
 fn bounded(len: u64, lo: u64, hi: u64) -> Option<u64> {
-    let mut l = len;
-    if l > hi {
+    if len > hi {
         return None;
     }
-    // SAFETY: no instruction, only a barrier for the optimiser.
-    unsafe { asm!("/* {0} */", inout(reg) l, options(nomem, nostack, preserves_flags)) }
-    if l < lo {
-        return None;
-    }
-    // SAFETY: as above.
-    unsafe { asm!("/* {0} */", inout(reg) l, options(nomem, nostack, preserves_flags)) }
-    Some(l)
+    // SAFETY: a value of our own.
+    let len = unsafe { (&raw const len).read_volatile() };
+    (len >= lo).then_some(len)
 }

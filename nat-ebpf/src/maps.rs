@@ -14,8 +14,8 @@ use nat_common::{
     counters::{COUNTERS as COUNTER_COUNT, Count},
     event::{Event, PUNT_MAX, Punt},
     maps::{
-        Address, Block, Bucket, Destination, FragmentBucket, Host, Interface, LOCKS as LOCK_COUNT, MAX_INTERFACES,
-        PUNT_SOURCES, SessionBucket, Slot, Tokens, Traffic,
+        Address, Block, Bucket, Destination, Fragment, Host, Interface, LOCKS as LOCK_COUNT, MAX_INTERFACES,
+        PUNT_SOURCES, Session, Slot, Tokens, Traffic,
     },
     policy::{MAX_RULES, Rule},
     raw::Word64,
@@ -54,10 +54,10 @@ static BLOCKS: Array<Block> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 static HOSTS: Array<Host> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Sessions.
 #[map]
-static SESSIONS: Array<SessionBucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static SESSIONS: Array<Session> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Fragmented datagrams.
 #[map]
-static FRAGMENTS: Array<FragmentBucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static FRAGMENTS: Array<Fragment> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Policy rules, two versions.
 #[map]
 static RULES: Array<Rule> = Array::with_max_entries(MAX_RULES * 2, 0);
@@ -218,12 +218,12 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn sessions(&self, index: u32) -> Option<&SessionBucket> {
+    fn session(&self, index: u32) -> Option<&Session> {
         SESSIONS.get(index)
     }
 
     #[inline(always)]
-    fn fragments(&self, index: u32) -> Option<&FragmentBucket> {
+    fn fragment(&self, index: u32) -> Option<&Fragment> {
         FRAGMENTS.get(index)
     }
 

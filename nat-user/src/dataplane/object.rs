@@ -7,7 +7,7 @@ use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     programs::{Program, Xdp},
 };
-use nat_common::maps::{Capacity, MAX_ADDRESSES, PORTS};
+use nat_common::maps::{Capacity, FRAGMENT_BUCKET, MAX_ADDRESSES, PORTS, SESSION_BUCKET};
 
 /// The object file that the build made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nat-ebpf"));
@@ -51,8 +51,8 @@ pub fn open(capacity: &Capacity, pins: Option<&Path>) -> Result<Ebpf> {
         .map_max_entries("FREE_BLOCKS", free_words)
         .map_max_entries("BLOCKS", blocks)
         .map_max_entries("HOSTS", capacity.hosts)
-        .map_max_entries("SESSIONS", capacity.session_buckets)
-        .map_max_entries("FRAGMENTS", capacity.fragment_buckets)
+        .map_max_entries("SESSIONS", capacity.session_buckets * SESSION_BUCKET)
+        .map_max_entries("FRAGMENTS", capacity.fragment_buckets * FRAGMENT_BUCKET)
         .map_max_entries("DESTINATIONS", capacity.destinations);
     if let Some(pins) = pins {
         for name in MAPS {
