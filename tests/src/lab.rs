@@ -301,37 +301,35 @@ impl Lab {
         self.router.ip_batch(&[neighbour(address, host.mac, dev)])
     }
 
-    /// All namespaces with the role that their name ends in.
-    pub fn namespaces(&self) -> Vec<(String, &Namespace)> {
+    /// All hosts with their names, such as `h1`.
+    pub fn hosts(&self) -> Vec<(String, &Host)> {
         let numbered = |letter: char, hosts: &'_ [Host]| -> Vec<String> {
             (1..=hosts.len())
                 .map(|number| format!("{letter}{number}"))
                 .collect()
         };
-        let mut all: Vec<(String, &Namespace)> = Vec::new();
-        all.extend(
-            numbered('h', &self.inside)
-                .into_iter()
-                .zip(self.inside.iter().map(|host| &host.ns)),
-        );
-        all.extend(
-            numbered('o', &self.outside)
-                .into_iter()
-                .zip(self.outside.iter().map(|host| &host.ns)),
-        );
+        let inside = numbered('h', &self.inside).into_iter().zip(&self.inside);
+        let outside = numbered('o', &self.outside).into_iter().zip(&self.outside);
         let single = [
             ("deep", &self.deep),
             ("far", &self.far),
             ("g1", &self.second_inside),
             ("p1", &self.second_outside),
         ];
-        all.extend(
-            single
-                .into_iter()
-                .filter_map(|(role, host)| Some((role.to_string(), &host.as_ref()?.ns))),
-        );
-        all.extend(self.others.iter().map(|(role, ns)| (role.to_string(), ns)));
-        all
+        let single = single
+            .into_iter()
+            .filter_map(|(name, host)| Some((name.to_string(), host.as_ref()?)));
+        inside.chain(outside).chain(single).collect()
+    }
+
+    /// All namespaces with the role that their name ends in: hosts, routers and switches.
+    pub fn namespaces(&self) -> Vec<(String, &Namespace)> {
+        let hosts = self
+            .hosts()
+            .into_iter()
+            .map(|(name, host)| (name, &host.ns));
+        let others = self.others.iter().map(|(role, ns)| (role.to_string(), ns));
+        hosts.chain(others).collect()
     }
 
     /// Leaves all namespaces in place when the lab is dropped.

@@ -46,6 +46,7 @@ pub mod programs;
 pub mod router;
 pub mod sipnat;
 pub mod sockets;
+pub mod stale;
 pub mod wait;
 pub mod wire;
 

@@ -14,10 +14,10 @@ use anyhow::{Context, Result, bail};
 use crate::child::Child;
 
 /// Where `ip netns` keeps the handles of named namespaces.
-const NETNS_DIR: &str = "/run/netns";
+pub(crate) const NETNS_DIR: &str = "/run/netns";
 
 /// Names of namespaces made by tests start with this, then the process id, a counter and the role.
-const PREFIX: &str = "snt";
+pub(crate) const PREFIX: &str = "snt";
 
 /// A named network namespace. Clones share it; the last one to go removes it.
 ///
@@ -256,26 +256,6 @@ impl Drop for Inner {
             eprintln!("{error:#}");
         }
     }
-}
-
-/// Removes what test processes that no longer exist have left: namespaces under our prefix and what still runs in them.
-/// Returns the names removed. Namespaces of running test processes, and all others, are not touched.
-pub fn remove_stale() -> Result<Vec<String>> {
-    let Ok(entries) = fs::read_dir(NETNS_DIR) else {
-        return Ok(Vec::new());
-    };
-    let mut removed = Vec::new();
-    for entry in entries {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        let owner = name
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !fs::exists(format!("/proc/{pid}")).unwrap_or(true)) {
-            remove(&name)?;
-            removed.push(name);
-        }
-    }
-    Ok(removed)
 }
 
 /// Kills what runs inside a namespace and removes it.

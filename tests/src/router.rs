@@ -1,6 +1,7 @@
 //! What translates in the router: sipnat, nftables for comparison, or nothing.
 
 use std::env;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use anyhow::{Context, Result, bail};
@@ -59,7 +60,7 @@ pub struct NatConfig {
     pub(crate) toml: String,
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
-    pub(crate) detached: bool,
+    pub(crate) detached: Option<PathBuf>,
     lifetime_scale: Option<f64>,
     nft: Option<String>,
 }
@@ -93,9 +94,9 @@ impl NatConfig {
         self.nft = Some(rules.into());
         self
     }
-    /// Lets the daemon outlive this process, with its log in a file.
-    pub fn detached(mut self) -> Self {
-        self.detached = true;
+    /// Lets the daemon outlive this process, with its files and its log in this directory.
+    pub fn detached(mut self, directory: &Path) -> Self {
+        self.detached = Some(directory.into());
         self
     }
 }

@@ -36,7 +36,10 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `sipnat run` in the namespace and returns when `sipnat status` answers.
     pub fn start(ns: &Namespace, config: NatConfig) -> Result<Self> {
-        let place = Place::new()?;
+        let place = match &config.detached {
+            Some(dir) => Place::new(dir)?,
+            None => Place::new(&Path::new(RUN_DIR).join(unique_prefix()))?,
+        };
         let mut daemon = Self {
             ns: ns.clone(),
             binary: binary()?,
@@ -109,7 +112,12 @@ impl Daemon {
                 .filter(|output| output.status.success())
         });
         self.child = Some(child);
-        ready.map(drop)
+        match &self.config.detached {
+            // Its output went to a file, so the error does not have it yet.
+            Some(_) => ready.with_context(|| format!("it logged:\n{}", self.log())),
+            None => ready,
+        }
+        .map(drop)
     }
 
     /// Starts `sipnat run` once more beside whatever runs, with further arguments, and does not wait for anything:
@@ -122,7 +130,7 @@ impl Daemon {
             .args(&self.config.args)
             .args(more);
         command.envs(self.config.env.iter().map(|(name, value)| (name, value)));
-        if self.config.detached {
+        if self.config.detached.is_some() {
             std::os::unix::process::CommandExt::process_group(&mut command, 0);
             return Child::spawn_detached(command, &self.log_file());
         }
@@ -185,7 +193,7 @@ impl Daemon {
     /// What was logged so far, over all starts.
     pub fn log(&self) -> String {
         let now = match &self.child {
-            Some(_) if self.config.detached => {
+            Some(_) if self.config.detached.is_some() => {
                 fs::read_to_string(self.log_file()).unwrap_or_default()
             }
             Some(child) => child.log(),
@@ -263,11 +271,13 @@ struct Place {
 }
 
 impl Place {
-    fn new() -> Result<Self> {
-        let dir = Path::new(RUN_DIR).join(unique_prefix());
+    fn new(dir: &Path) -> Result<Self> {
         let bpf = dir.join("bpf");
         fs::create_dir_all(&bpf).with_context(|| format!("create {}", bpf.display()))?;
-        let place = Self { dir, kept: false };
+        let place = Self {
+            dir: dir.into(),
+            kept: false,
+        };
         let path = CString::new(bpf.as_os_str().as_encoded_bytes())?;
         // SAFETY: four valid C strings and no data.
         let mounted = unsafe {

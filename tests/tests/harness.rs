@@ -358,3 +358,29 @@ fn nothing_is_left_over() {
     .unwrap();
     assert!(names.iter().all(|name| !list.contains(name)), "{list}");
 }
+
+#[test]
+fn what_a_killed_test_left_is_removed_and_nothing_else() {
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let left = Namespace::create(&format!("snt{}-0-h1", gone.id())).unwrap();
+    left.keep();
+    let mut orphan = left.spawn("sleep", ["1000"]).unwrap();
+    let (mine, other) = (
+        Namespace::new("mine").unwrap(),
+        format!("other{}", gone.id()),
+    );
+    let _other = Namespace::create(&other).unwrap();
+    let removed = tests::stale::remove_stale().unwrap();
+    assert!(
+        removed.iter().any(|path| path.ends_with(left.name())),
+        "{removed:?}"
+    );
+    wait_until("the orphan to end", SOON, || !orphan.running()).unwrap();
+    for name in [mine.name(), &other] {
+        assert!(
+            std::path::Path::new("/run/netns").join(name).exists(),
+            "{name}"
+        );
+    }
+}
