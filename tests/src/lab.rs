@@ -9,12 +9,14 @@
 //!
 //! Outside hosts have no route to the inside networks: what leaves untranslated is seen by them and never answered.
 
+mod construction;
+
 use std::net::Ipv4Addr;
 use std::ops::Deref;
 
 use anyhow::{Result, ensure};
 
-use crate::link::{Duty, End, Offloads, Switch, veth};
+use crate::link::Offloads;
 use crate::ns::{Namespace, unique_prefix};
 use crate::packet::Mac;
 
@@ -49,6 +51,8 @@ pub struct Host {
     pub gateway: Ipv4Addr,
     /// The Ethernet address of that next hop: the destination of hand-made frames.
     pub gateway_mac: Mac,
+    /// The router's interface on whose link it is, unless there is another router in between.
+    router_dev: Option<&'static str>,
 }
 
 impl Deref for Host {
@@ -169,7 +173,7 @@ impl LabBuilder {
             "a direct lab has no further routers"
         );
         let prefix = self.prefix.clone().unwrap_or_else(unique_prefix);
-        Construction { prefix, plan: self }.build()
+        construction::build(prefix, self)
     }
 }
 
@@ -290,15 +294,12 @@ impl Lab {
     /// Gives a host one more address on its [`DEV`] (a /32) and makes it known to the router.
     pub fn add_address(&self, host: &Host, address: Ipv4Addr) -> Result<()> {
         host.ip_batch(&[format!("addr add {address}/32 dev {DEV}")])?;
-        if self.cold {
-            return Ok(());
+        match host.router_dev {
+            Some(dev) if !self.cold => self
+                .router
+                .ip_batch(&[construction::neighbour(address, host.mac, dev)]),
+            _ => Ok(()),
         }
-        let dev = if self.inside.iter().any(|inside| inside.ip == host.ip) {
-            "in0"
-        } else {
-            "out0"
-        };
-        self.router.ip_batch(&[neighbour(address, host.mac, dev)])
     }
 
     /// All hosts with their names, such as `h1`.
@@ -343,317 +344,6 @@ impl Lab {
     }
 }
 
-struct Construction {
-    prefix: String,
-    plan: LabBuilder,
-}
-
-impl Construction {
-    fn build(self) -> Result<Lab> {
-        let plan = &self.plan;
-        let router = self.namespace("router")?;
-        router.sysctl("net.ipv4.ip_forward", 1)?;
-        let mut lab = Lab {
-            router: router.clone(),
-            prefix: self.prefix.clone(),
-            inside: Vec::new(),
-            outside: Vec::new(),
-            deep: None,
-            far: None,
-            second_inside: None,
-            second_outside: None,
-            others: vec![("router", router.clone())],
-            external_addresses: plan.external_addresses,
-            cold: plan.cold,
-        };
-
-        let inside = self.side(&mut lab, "inside", "in0", INSIDE_GATEWAY, plan.inside_mtu)?;
-        let outside = self.side(&mut lab, "outside", "out0", EXTERNAL, plan.outside_mtu)?;
-        let more = (1..plan.external_addresses)
-            .map(|index| format!("addr add {}/32 dev out0", offset(EXTERNAL, index)));
-        router.ip_batch(&more.collect::<Vec<_>>())?;
-
-        for number in 1..=plan.inside_hosts {
-            let ip = offset(Ipv4Addr::new(192, 168, 1, 10), number - 1);
-            let host = self.host(&format!("h{number}"), ip, INSIDE_GATEWAY)?;
-            self.attach(
-                &lab,
-                inside.as_ref(),
-                "in0",
-                &format!("h{number}"),
-                &host,
-                plan.inside_mtu,
-            )?;
-            host.ip_batch(&[format!("route add default via {INSIDE_GATEWAY}")])?;
-            lab.inside.push(host);
-        }
-        for number in 1..=plan.outside_hosts {
-            let ip = offset(Ipv4Addr::new(203, 0, 113, 100), number - 1);
-            let host = self.host(&format!("o{number}"), ip, EXTERNAL)?;
-            self.attach(
-                &lab,
-                outside.as_ref(),
-                "out0",
-                &format!("o{number}"),
-                &host,
-                plan.outside_mtu,
-            )?;
-            lab.outside.push(host);
-        }
-        if plan.second_inside {
-            let host = self.stub(
-                &lab,
-                "in1",
-                SECOND_INSIDE_GATEWAY,
-                "g1",
-                Ipv4Addr::new(192, 168, 2, 10),
-            )?;
-            host.ip_batch(&[format!("route add default via {SECOND_INSIDE_GATEWAY}")])?;
-            lab.second_inside = Some(host);
-        }
-        if plan.second_outside {
-            lab.second_outside = Some(self.stub(
-                &lab,
-                "out1",
-                SECOND_EXTERNAL,
-                "p1",
-                Ipv4Addr::new(192, 0, 2, 100),
-            )?);
-        }
-        if let (true, Some(switch)) = (plan.inside_router, &inside) {
-            let hop = self.hop(&mut lab, switch, "ir", INSIDE_ROUTER, "in0")?;
-            hop.ip_batch(&[format!("route add default via {INSIDE_GATEWAY}")])?;
-            let host = self.behind(
-                &hop,
-                "deep",
-                Ipv4Addr::new(10, 9, 0, 10),
-                DEEP_GATEWAY,
-                16,
-                plan.inside_mtu,
-            )?;
-            host.ip_batch(&[format!("route add default via {DEEP_GATEWAY}")])?;
-            router.ip_batch(&[format!("route add 10.9.0.0/16 via {INSIDE_ROUTER}")])?;
-            lab.deep = Some(host);
-        }
-        if let (Some(mtu), Some(switch)) = (plan.far_mtu, &outside) {
-            let hop = self.hop(&mut lab, switch, "or", OUTSIDE_ROUTER, "out0")?;
-            let host = self.behind(
-                &hop,
-                "far",
-                Ipv4Addr::new(198, 51, 100, 10),
-                FAR_GATEWAY,
-                24,
-                mtu,
-            )?;
-            host.ip_batch(&[format!("route add 203.0.113.0/24 via {FAR_GATEWAY}")])?;
-            router.ip_batch(&[format!("route add default via {OUTSIDE_ROUTER}")])?;
-            for outside in &lab.outside {
-                outside.ip_batch(&[format!("route add 198.51.100.0/24 via {OUTSIDE_ROUTER}")])?;
-            }
-            lab.far = Some(host);
-        }
-        Ok(lab)
-    }
-
-    fn namespace(&self, role: &str) -> Result<Namespace> {
-        let ns = Namespace::create(&format!("{}-{role}", self.prefix))?;
-        // A new namespace copies the machine's own IPv4 settings; the lab must not depend on them.
-        for (key, value) in [
-            ("ip_forward", 0),
-            ("conf.all.rp_filter", 0),
-            ("conf.default.rp_filter", 0),
-        ] {
-            ns.sysctl(&format!("net.ipv4.{key}"), value)?;
-        }
-        if role != "router" {
-            // Hosts answer every probe; limits are a matter of the router under test.
-            ns.sysctl("net.ipv4.icmp_ratelimit", 0)?;
-        }
-        if !self.plan.ipv6 {
-            for scope in ["all", "default"] {
-                let key = format!("net.ipv6.conf.{scope}.disable_ipv6");
-                if ns.read_sysctl(&key).is_ok() {
-                    ns.sysctl(&key, 1)?;
-                }
-            }
-        }
-        Ok(ns)
-    }
-
-    /// A switch and the router's interface on it. A direct lab has no switch; its interface comes with the host.
-    fn side(
-        &self,
-        lab: &mut Lab,
-        role: &'static str,
-        dev: &str,
-        ip: Ipv4Addr,
-        mtu: u32,
-    ) -> Result<Option<Switch>> {
-        if self.plan.direct {
-            return Ok(None);
-        }
-        let switch = Switch::new(self.namespace(role)?, mtu, self.plan.offloads)?;
-        switch.plug(
-            "router",
-            &End {
-                ns: &lab.router,
-                dev,
-                mac: Some(mac_of(ip)),
-                duty: Duty::Router,
-            },
-        )?;
-        lab.router
-            .ip_batch(&[format!("addr add {ip}/24 dev {dev}")])?;
-        lab.others.push((role, switch.ns.clone()));
-        Ok(Some(switch))
-    }
-
-    fn host(&self, role: &str, ip: Ipv4Addr, gateway: Ipv4Addr) -> Result<Host> {
-        Ok(Host {
-            ns: self.namespace(role)?,
-            ip,
-            mac: mac_of(ip),
-            gateway,
-            gateway_mac: mac_of(gateway),
-        })
-    }
-
-    fn attach(
-        &self,
-        lab: &Lab,
-        switch: Option<&Switch>,
-        dev: &str,
-        role: &str,
-        host: &Host,
-        mtu: u32,
-    ) -> Result<()> {
-        let Some(switch) = switch else {
-            return self.attach_directly(lab, dev, host, 24, mtu);
-        };
-        switch.plug(
-            role,
-            &End {
-                ns: &host.ns,
-                dev: DEV,
-                mac: Some(host.mac),
-                duty: Duty::Plain,
-            },
-        )?;
-        host.ip_batch(&[format!("addr add {}/24 dev {DEV}", host.ip)])?;
-        self.introduce(lab, dev, host)
-    }
-
-    fn attach_directly(
-        &self,
-        lab: &Lab,
-        dev: &str,
-        host: &Host,
-        length: u8,
-        mtu: u32,
-    ) -> Result<()> {
-        let router = End {
-            ns: &lab.router,
-            dev,
-            mac: Some(host.gateway_mac),
-            duty: Duty::Router,
-        };
-        let end = End {
-            ns: &host.ns,
-            dev: DEV,
-            mac: Some(host.mac),
-            duty: Duty::FacesRouter,
-        };
-        veth(&router, &end, mtu, self.plan.offloads)?;
-        lab.router
-            .ip_batch(&[format!("addr add {}/{length} dev {dev}", host.gateway)])?;
-        host.ip_batch(&[format!("addr add {}/{length} dev {DEV}", host.ip)])?;
-        self.introduce(lab, dev, host)
-    }
-
-    fn introduce(&self, lab: &Lab, dev: &str, host: &Host) -> Result<()> {
-        if self.plan.cold {
-            Ok(())
-        } else {
-            lab.router.ip_batch(&[neighbour(host.ip, host.mac, dev)])
-        }
-    }
-
-    /// A host alone on a further interface of the router.
-    fn stub(
-        &self,
-        lab: &Lab,
-        dev: &str,
-        gateway: Ipv4Addr,
-        role: &str,
-        ip: Ipv4Addr,
-    ) -> Result<Host> {
-        let host = self.host(role, ip, gateway)?;
-        self.attach_directly(lab, dev, &host, 24, 1500)?;
-        Ok(host)
-    }
-
-    /// A further router on a switch.
-    fn hop(
-        &self,
-        lab: &mut Lab,
-        switch: &Switch,
-        role: &'static str,
-        ip: Ipv4Addr,
-        dev: &str,
-    ) -> Result<Namespace> {
-        let ns = self.namespace(role)?;
-        ns.sysctl("net.ipv4.ip_forward", 1)?;
-        switch.plug(
-            role,
-            &End {
-                ns: &ns,
-                dev: DEV,
-                mac: Some(mac_of(ip)),
-                duty: Duty::Plain,
-            },
-        )?;
-        ns.ip_batch(&[format!("addr add {ip}/24 dev {DEV}")])?;
-        if !self.plan.cold {
-            lab.router.ip_batch(&[neighbour(ip, mac_of(ip), dev)])?;
-        }
-        lab.others.push((role, ns.clone()));
-        Ok(ns)
-    }
-
-    /// A host behind a further router.
-    fn behind(
-        &self,
-        hop: &Namespace,
-        role: &str,
-        ip: Ipv4Addr,
-        gateway: Ipv4Addr,
-        length: u8,
-        mtu: u32,
-    ) -> Result<Host> {
-        let host = self.host(role, ip, gateway)?;
-        let near = End {
-            ns: hop,
-            dev: "eth1",
-            mac: Some(host.gateway_mac),
-            duty: Duty::Plain,
-        };
-        veth(
-            &near,
-            &End {
-                ns: &host.ns,
-                dev: DEV,
-                mac: Some(host.mac),
-                duty: Duty::Plain,
-            },
-            mtu,
-            self.plan.offloads,
-        )?;
-        hop.ip_batch(&[format!("addr add {gateway}/{length} dev eth1")])?;
-        host.ip_batch(&[format!("addr add {ip}/{length} dev {DEV}")])?;
-        Ok(host)
-    }
-}
-
 fn pick<'a>(hosts: &'a [Host], number: usize, option: &str) -> &'a Host {
     assert!(
         (1..=hosts.len()).contains(&number),
@@ -663,19 +353,6 @@ fn pick<'a>(hosts: &'a [Host], number: usize, option: &str) -> &'a Host {
     &hosts[number - 1]
 }
 
-fn offset(base: Ipv4Addr, by: u8) -> Ipv4Addr {
+pub(crate) fn offset(base: Ipv4Addr, by: u8) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(base) + u32::from(by))
-}
-
-/// A locally administered Ethernet address that shows the IP address it belongs to.
-fn mac_of(ip: Ipv4Addr) -> Mac {
-    let [a, b, c, d] = ip.octets();
-    [2, 0, a, b, c, d]
-}
-
-fn neighbour(ip: Ipv4Addr, mac: Mac, dev: &str) -> String {
-    format!(
-        "neigh replace {ip} lladdr {} dev {dev} nud permanent",
-        crate::packet::mac_text(mac)
-    )
 }

@@ -73,10 +73,13 @@ pub fn veth(a: &End, b: &End, mtu: u32, offloads: Offloads) -> Result<()> {
             b.dev
         )
     })?;
+    // All offloads before the first "up": a veth learns whether its peer polls, and so whether it accepts redirected
+    // frames, when it comes up or when its peer's GRO changes while up; not when GRO changes while the peer is down.
+    if offloads == Offloads::Xdp {
+        set_offloads(a)?;
+        set_offloads(b)?;
+    }
     for end in [a, b] {
-        if offloads == Offloads::Xdp {
-            set_offloads(end)?;
-        }
         end.ns.ip_batch(&[format!("link set {} up", end.dev)])?;
     }
     Ok(())
