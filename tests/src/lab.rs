@@ -293,11 +293,27 @@ impl Lab {
 
     /// Gives a host one more address on its [`DEV`] (a /32) and makes it known to the router.
     pub fn add_address(&self, host: &Host, address: Ipv4Addr) -> Result<()> {
-        host.ip_batch(&[format!("addr add {address}/32 dev {DEV}")])?;
+        self.add_addresses(host, [address])
+    }
+
+    /// [`Self::add_address`] for many at once: one namespace then stands for a crowd of hosts.
+    pub fn add_addresses(
+        &self,
+        host: &Host,
+        all: impl IntoIterator<Item = Ipv4Addr>,
+    ) -> Result<()> {
+        let all: Vec<Ipv4Addr> = all.into_iter().collect();
+        let lines = all
+            .iter()
+            .map(|address| format!("addr add {address}/32 dev {DEV}"));
+        host.ip_batch(&lines.collect::<Vec<_>>())?;
         match host.router_dev {
-            Some(dev) if !self.cold => self
-                .router
-                .ip_batch(&[construction::neighbour(address, host.mac, dev)]),
+            Some(dev) if !self.cold => {
+                let lines = all
+                    .iter()
+                    .map(|address| construction::neighbour(*address, host.mac, dev));
+                self.router.ip_batch(&lines.collect::<Vec<_>>())
+            }
             _ => Ok(()),
         }
     }

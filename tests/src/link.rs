@@ -8,6 +8,11 @@
 //!   interfaces have it. GRO merges TCP segments there; the switch ports towards hosts have transmit checksumming (and
 //!   so TSO) off, which splits and sums them again, so that a capture at a host sees packets as on a wire.
 //!
+//! Tried with an XDP router between two switches: without GRO on the router's peers nothing arrives; with transmit
+//! checksumming on at a host or at the switch's port towards it, or with GRO at a host, everything arrives, but captures
+//! show merged segments and partial checksums. In a direct lab the host is itself the router's peer, so it has GRO, and
+//! captures there are of that kind.
+//!
 //! VLAN offload is off on all ends, so that an 802.1Q tag stays in the frame where XDP can see it.
 
 use anyhow::{Context, Result};
@@ -92,6 +97,22 @@ pub fn ethtool_feature(ns: &Namespace, dev: &str, feature: &str, on: bool) -> Re
         ["-K", dev, feature, if on { "on" } else { "off" }],
     )
     .map(drop)
+}
+
+/// The Ethernet address of an interface.
+pub fn mac(ns: &Namespace, dev: &str) -> Result<Mac> {
+    let text = ns.run("ip", ["-json", "link", "show", "dev", dev])?;
+    let value: serde_json::Value = serde_json::from_str(&text).context("ip printed no JSON")?;
+    let address = value[0]["address"]
+        .as_str()
+        .context("ip names no address")?;
+    let bytes: Vec<u8> = address
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16))
+        .collect::<Result<_, _>>()?;
+    bytes
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("{dev} has the address {address}, which is not Ethernet"))
 }
 
 /// Sets the MTU of an interface.

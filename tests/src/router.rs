@@ -61,6 +61,7 @@ pub struct NatConfig {
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) detached: Option<PathBuf>,
+    pub(crate) binary: Option<PathBuf>,
     lifetime_scale: Option<f64>,
     nft: Option<String>,
 }
@@ -92,6 +93,11 @@ impl NatConfig {
     /// Replaces the ruleset of the nftables router.
     pub fn nft(mut self, rules: &str) -> Self {
         self.nft = Some(rules.into());
+        self
+    }
+    /// Runs this binary instead of the one that [`crate::sipnat::binary`] finds.
+    pub fn binary(mut self, path: &Path) -> Self {
+        self.binary = Some(path.into());
         self
     }
     /// Lets the daemon outlive this process, with its files and its log in this directory.

@@ -36,22 +36,29 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `sipnat run` in the namespace and returns when `sipnat status` answers.
     pub fn start(ns: &Namespace, config: NatConfig) -> Result<Self> {
+        let binary = config.binary.clone().map_or_else(binary, existing)?;
         let place = match &config.detached {
             Some(dir) => Place::new(dir)?,
             None => Place::new(&Path::new(RUN_DIR).join(unique_prefix()))?,
         };
+        let (ns, earlier_logs) = (ns.clone(), String::new());
         let mut daemon = Self {
-            ns: ns.clone(),
-            binary: binary()?,
+            ns,
+            binary,
             place,
             config,
             child: None,
-            earlier_logs: String::new(),
+            earlier_logs,
             kept: false,
         };
         daemon.write_config(&daemon.config.toml.clone())?;
         daemon.restart()?;
         Ok(daemon)
+    }
+
+    /// Uses another binary from the next start on, as an upgrade does.
+    pub fn set_binary(&mut self, path: &Path) {
+        self.binary = path.into();
     }
 
     /// Writes a new config file, with socket and pin directory filled in; `sipnat reload` or a restart applies it.
@@ -239,12 +246,15 @@ impl Drop for Daemon {
 
 /// The binary under test.
 pub fn binary() -> Result<PathBuf> {
-    let path = match std::env::var_os(BINARY_VARIABLE) {
+    existing(match std::env::var_os(BINARY_VARIABLE) {
         Some(path) => PathBuf::from(path),
         None => Path::new(env!("CARGO_MANIFEST_DIR"))
             .with_file_name("target")
             .join("release/sipnat"),
-    };
+    })
+}
+
+fn existing(path: PathBuf) -> Result<PathBuf> {
     ensure!(
         path.is_file(),
         "there is no sipnat binary at {}: build it with `cargo xtask build`, or name it in {BINARY_VARIABLE}",

@@ -298,9 +298,14 @@ fn wrong_checksums_are_found_by_captures() {
     sender.send_packet(&good).unwrap();
     wait_until("the good one", SOON, || capture.seen() > 0).unwrap();
     capture.assert_no_bad_checksums().unwrap();
+    assert_eq!(lab.h(2).stack_counter("UdpInCsumErrors").unwrap(), 0);
     sender.send_packet(&good.sum(Sum::Wrong(1))).unwrap();
     wait_until("the bad one", SOON, || {
         capture.assert_no_bad_checksums().is_err()
+    })
+    .unwrap();
+    wait_until("the stack to count it", SOON, || {
+        lab.h(2).stack_counter("UdpInCsumErrors").unwrap() == 1
     })
     .unwrap();
 }
@@ -383,4 +388,46 @@ fn what_a_killed_test_left_is_removed_and_nothing_else() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn one_namespace_stands_for_a_crowd() {
+    let lab = Lab::builder().build().unwrap();
+    let _nat = lab.start_nat_as(Nat::Nftables, "").unwrap();
+    let crowd: Vec<std::net::Ipv4Addr> = (50..100).map(|last| [192, 168, 1, last].into()).collect();
+    lab.add_addresses(lab.h(1), crowd.iter().copied()).unwrap();
+    let echo = UdpEcho::start(lab.o(1), 7).unwrap();
+    for address in crowd {
+        let socket = tests::sockets::udp(lab.h(1), (address, 5060)).unwrap();
+        assert_eq!(*seen_by(&echo, &socket).unwrap().ip(), lab.external(0));
+    }
+    assert_eq!(
+        tests::link::mac(&lab.router, "in0").unwrap(),
+        lab.h(1).gateway_mac
+    );
+}
+
+#[test]
+fn silence_is_told_from_noise() {
+    let lab = Lab::builder().inside_hosts(2).build().unwrap();
+    let (sender, mut receiver) = (
+        RawSocket::host(lab.h(1)).unwrap(),
+        RawSocket::host(lab.h(2)).unwrap(),
+    );
+    let noise =
+        Packet::udp("192.168.1.10:1", "192.168.1.11:2", b"noise").macs(lab.h(1).mac, lab.h(2).mac);
+    let window = std::time::Duration::from_millis(50);
+    receiver
+        .assert_silent(window, |packet| packet.payload() == b"noise")
+        .unwrap();
+    sender.send_packet(&noise).unwrap();
+    receiver
+        .assert_silent(window, |packet| packet.payload() == b"quiet")
+        .unwrap();
+    sender.send_packet(&noise).unwrap();
+    let error = receiver
+        .assert_silent(SOON, |packet| packet.payload() == b"noise")
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("what must not"), "{error}");
 }

@@ -79,9 +79,10 @@ fn up(options: &LabUp) -> Result<()> {
         LabNat::Sipnat => Nat::Sipnat,
         LabNat::Nftables => Nat::Nftables,
     };
-    // SAFETY: this process has no other threads yet that could read the environment.
-    unsafe { std::env::set_var(sipnat::BINARY_VARIABLE, binary()) };
-    let mut running = lab.start_nat_as(nat, NatConfig::toml("").detached(&directory))?;
+    let mut running = lab.start_nat_as(
+        nat,
+        NatConfig::toml("").binary(&binary()).detached(&directory),
+    )?;
     let pids = if nat == Nat::Sipnat {
         vec![running.daemon().pid()]
     } else {
