@@ -1,7 +1,7 @@
 //! What a killed test leaves behind, and nothing else, is removed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -14,15 +14,24 @@ use crate::sipnat::{RUN_DIR, remove_place};
 pub fn remove_stale() -> Result<Vec<String>> {
     let mut removed = Vec::new();
     for name in stale_entries(NETNS_DIR)? {
-        ns::remove(&name)?;
-        removed.push(format!("{NETNS_DIR}/{name}"));
+        let path = Path::new(NETNS_DIR).join(&name);
+        removed.extend(unless_gone(path, ns::remove(&name))?);
     }
     for name in stale_entries(RUN_DIR)? {
-        let dir = Path::new(RUN_DIR).join(&name);
-        remove_place(&dir)?;
-        removed.push(dir.display().to_string());
+        let path = Path::new(RUN_DIR).join(&name);
+        let result = remove_place(&path);
+        removed.extend(unless_gone(path, result)?);
     }
     Ok(removed)
+}
+
+/// Two sweeps may meet: what the other one removed first is no error.
+fn unless_gone(path: PathBuf, result: Result<()>) -> Result<Option<String>> {
+    match result {
+        Ok(()) => Ok(Some(path.display().to_string())),
+        Err(_) if !path.exists() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn stale_entries(dir: &str) -> Result<Vec<String>> {
