@@ -1,0 +1,82 @@
+//! `cargo xtask test`: everything that has to hold before a commit.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::run::{binary, cargo, is_root, output_of, step};
+use crate::{build, setup};
+
+/// Sets up, builds, and runs format, lints, documentation and all tests. Ends at the first failure.
+pub fn run() -> Result<()> {
+    let start = Instant::now();
+    setup::run()?;
+    build::run()?;
+    step("format", &mut cargo(["fmt", "--all", "--check"]))?;
+    step(
+        "lints",
+        &mut cargo([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    )?;
+    #[rustfmt::skip]
+    let ebpf = [
+        "clippy", "-p", "nat-ebpf", "--target", "bpfel-unknown-none", "-Z", "build-std=core", "--release",
+        "--", "-D", "warnings",
+    ];
+    step("lints of the kernel program", &mut cargo(ebpf))?;
+    step(
+        "documentation",
+        cargo(["doc", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "-Dwarnings"),
+    )?;
+    tests()?;
+    eprintln!(
+        "\nAll checks and tests passed in {:.0} s.",
+        start.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+fn tests() -> Result<()> {
+    if is_root() {
+        for path in tests::stale::remove_stale()? {
+            eprintln!("removed what a killed test had left: {path}");
+        }
+    }
+    let mut command = cargo([
+        "test",
+        "-p",
+        "nat-common",
+        "-p",
+        "nat-user",
+        "-p",
+        "tests",
+        "-p",
+        "xtask",
+    ]);
+    // Errors are values here, with context; a backtrace for each of them would bury it.
+    command
+        .env("SIPNAT_BIN", binary())
+        .env("RUST_LIB_BACKTRACE", "0");
+    if !is_root() {
+        eprintln!(
+            "sudo: the tests make network namespaces and load programs into the kernel, which needs root"
+        );
+        let version = output_of("rustc", &["-vV"]).context("ask rustc for its host")?;
+        let host = version
+            .lines()
+            .find_map(|line| line.strip_prefix("host: "))
+            .context("rustc names no host")?;
+        let variable = format!(
+            "CARGO_TARGET_{}_RUNNER",
+            host.to_uppercase().replace('-', "_")
+        );
+        command.env(variable, "sudo -E");
+    }
+    step("tests", &mut command)
+}
