@@ -165,12 +165,12 @@ fn open_file(path: &Path) -> Result<Sink> {
             .mode(0o640)
             .open(path)?;
         let length = file.metadata()?.len();
-        let mut last = [b'\n'];
+        let mut last = *b"\n";
         if length > 0 {
             file.seek(SeekFrom::Start(length - 1))?;
             file.read_exact(&mut last)?;
         }
-        Ok((file, last != [b'\n']))
+        Ok((file, last != *b"\n"))
     };
     let (file, torn) = open().with_context(|| {
         format!(
