@@ -128,6 +128,14 @@ fn a_second_instance_is_refused_and_harms_nothing() {
         "{error}"
     );
     assert_eq!(Wire::to(&server).ask(r#"{"cmd":"counters"}"#).len(), 2);
+    // The socket's file may be gone, the daemon is not.
+    std::fs::remove_file(server.socket()).unwrap();
+    assert!(
+        Listener::bind(server.socket())
+            .unwrap_err()
+            .to_string()
+            .contains("another sipnat")
+    );
 }
 
 #[test]
