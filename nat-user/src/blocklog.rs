@@ -109,31 +109,7 @@ impl BlockLog {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        if *torn {
-            // A line that ended in the middle (full disk, power cut) must not swallow the next one.
-            file.write_all(b"\n")?;
-            *torn = false;
-        }
-        let mut written = 0;
-        let result = loop {
-            match file.write(&self.buffer[written..]) {
-                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => written += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break Err(error),
-            }
-            if written == self.buffer.len() {
-                break Ok(());
-            }
-        };
-        // After a failure the line that was cut is written again as a whole, behind a newline.
-        let whole = self.buffer[..written]
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |newline| newline + 1);
-        *torn = whole != written;
-        self.buffer.drain(..whole);
-        result
+        write_lines(file, &mut self.buffer, torn)
     }
 
     /// Opens the file anew, for log rotation (SIGHUP, `sipnat reload`). On an error the old one stays in use.
@@ -146,6 +122,33 @@ impl BlockLog {
         }
         Ok(())
     }
+}
+
+/// Writes `buffer` and removes the whole lines that were written, also on an error. `torn`: the file ends within a line.
+fn write_lines(file: &mut impl Write, buffer: &mut Vec<u8>, torn: &mut bool) -> io::Result<()> {
+    if *torn {
+        // A line that ended in the middle (full disk, power cut) must not swallow the next one.
+        file.write_all(b"\n")?;
+        *torn = false;
+    }
+    let mut written = 0;
+    let mut result = Ok(());
+    while written < buffer.len() && result.is_ok() {
+        match file.write(&buffer[written..]) {
+            Ok(0) => result = Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => result = Err(error),
+        }
+    }
+    // The line that was cut is written again as a whole, behind a newline.
+    let whole = buffer[..written]
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |newline| newline + 1);
+    *torn = whole != written;
+    buffer.drain(..whole);
+    result
 }
 
 impl Drop for BlockLog {
@@ -165,12 +168,12 @@ fn open_file(path: &Path) -> Result<Sink> {
             .mode(0o640)
             .open(path)?;
         let length = file.metadata()?.len();
-        let mut last = [b'\n'];
+        let mut last = *b"\n";
         if length > 0 {
             file.seek(SeekFrom::Start(length - 1))?;
             file.read_exact(&mut last)?;
         }
-        Ok((file, last != [b'\n']))
+        Ok((file, last != *b"\n"))
     };
     let (file, torn) = open().with_context(|| {
         format!(

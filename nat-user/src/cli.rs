@@ -30,7 +30,7 @@ pub const EXIT_NOT_FOUND: u8 = 4;
 #[derive(Debug, Parser)]
 #[command(name = "sipnat", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 pub struct Cli {
-    /// Control socket of the daemon [default: /run/sipnat/sipnat.sock, or what the config says]
+    /// Control socket of the daemon [default: /run/sipnat/sipnat.sock; `run` takes the config's]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 
@@ -143,7 +143,7 @@ pub struct Bindings {
 
 #[derive(Debug, Subcommand)]
 pub enum ChangeForward {
-    /// Forward external ports to an inside host until the daemon's config is reloaded without them or they are deleted
+    /// Forward external ports to an inside host until the forward is deleted
     ///
     /// Example: sipnat bindings add-forward tcp 203.0.113.1:8080 192.168.1.10:80
     AddForward {

@@ -27,9 +27,9 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error(
-        "no daemon answers on {path} ({source}); start one with `sipnat run`, or name its socket with --socket"
+        "no daemon answers on {path} ({cause}); start one with `sipnat run`, or name its socket with --socket"
     )]
-    NoDaemon { path: String, source: io::Error },
+    NoDaemon { path: String, cause: io::Error },
     #[error("{path} cannot be used by this user; run as root")]
     NotAllowed { path: String },
     /// The daemon's own words.
@@ -65,10 +65,7 @@ impl Client {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 Err(ClientError::NotAllowed { path: shown })
             }
-            Err(source) => Err(ClientError::NoDaemon {
-                path: shown,
-                source,
-            }),
+            Err(cause) => Err(ClientError::NoDaemon { path: shown, cause }),
         }
     }
 

@@ -2,11 +2,12 @@
 
 use std::{io, io::Write, time::Duration};
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
 use crate::{
     records::{
-        BindingRecord, BlockRecord, CounterRecord, Event, EventRecord, LookupRecord, StatusRecord,
+        BindingCounts, BindingRecord, BlockRecord, CounterRecord, Event, EventRecord, LookupRecord,
+        StatusRecord, Traffic,
     },
     units::show_duration,
 };
@@ -44,9 +45,15 @@ pub fn bindings(records: &[BindingRecord]) -> Table {
     let counted = records.iter().any(|record| record.traffic.is_some());
     let mut columns = vec!["PROTO", "INSIDE", "EXTERNAL", "KIND", ">IDLE", ">EXPIRES"];
     if counted {
-        columns.extend([">PKTS OUT", ">PKTS IN", ">BYTES OUT", ">BYTES IN"]);
+        columns.extend([">PKTS OUT/IN", ">BYTES OUT/IN"]);
     }
     let mut table = table(&columns);
+    // Endpoints are copied and pasted: rather other columns break when the terminal is narrow.
+    for index in [1, 2] {
+        if let Some(column) = table.column_mut(index) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
     for record in records {
         let mut row = vec![
             record.proto.to_string(),
@@ -57,12 +64,18 @@ pub fn bindings(records: &[BindingRecord]) -> Table {
             record.expires_s.map_or("-".into(), seconds),
         ];
         if counted {
-            let traffic = record.traffic.unwrap_or_default();
-            row.extend([
-                traffic.packets_out.to_string(),
-                traffic.packets_in.to_string(),
-            ]);
-            row.extend([bytes(traffic.bytes_out), bytes(traffic.bytes_in)]);
+            row.extend(match record.traffic {
+                Some(Traffic {
+                    packets_out,
+                    bytes_out,
+                    packets_in,
+                    bytes_in,
+                }) => [
+                    format!("{packets_out} / {packets_in}"),
+                    format!("{} / {}", bytes(bytes_out), bytes(bytes_in)),
+                ],
+                None => ["-".into(), "-".into()],
+            });
         }
         add(&mut table, &columns, row);
     }
@@ -106,56 +119,60 @@ pub fn counters(records: &[CounterRecord]) -> Table {
 
 /// `sipnat status`.
 pub fn status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
-    let mut facts = table(&["", ""]);
-    facts.set_header(Vec::<String>::new());
-    let mut fact = |name: &str, value: String| {
-        facts.add_row([name.to_owned(), value]);
-    };
-    fact(
-        "version",
-        format!("{} (schema {})", status.version, status.schema_version),
-    );
-    fact(
-        "process",
-        format!("{}, up {}", status.pid, seconds(status.uptime_s)),
-    );
+    let pool = status.pool;
+    let BindingCounts { tcp, udp, icmp } = status.bindings;
     let addresses: Vec<String> = status
         .external_addresses
         .iter()
         .map(ToString::to_string)
         .collect();
-    fact(
-        "external",
-        if addresses.is_empty() {
-            "none".into()
-        } else {
-            addresses.join(", ")
-        },
-    );
-    let counts = status.bindings;
-    let total = counts.tcp + counts.udp + counts.icmp;
-    fact(
-        "bindings",
-        format!(
-            "{total} of {} (tcp {}, udp {}, icmp {})",
-            status.capacity, counts.tcp, counts.udp, counts.icmp
+    let facts = [
+        (
+            "version",
+            format!("{} (schema {})", status.version, status.schema_version),
         ),
-    );
-    fact("sessions", status.sessions.to_string());
-    let pool = status.pool;
-    fact(
-        "blocks",
-        format!("{} of {} used", pool.blocks_used, pool.blocks_total),
-    );
-    fact(
-        "pool",
-        format!(
-            "{} hosts, {} bindings per protocol, {} ports per address",
-            pool.hosts, pool.bindings, pool.ports_per_address
+        (
+            "process",
+            format!("{}, up {}", status.pid, seconds(status.uptime_s)),
         ),
-    );
-    fact("memory", bytes(status.memory_bytes));
-    writeln!(out, "{}\n", trimmed(&facts))?;
+        (
+            "external",
+            if addresses.is_empty() {
+                "none".into()
+            } else {
+                addresses.join(", ")
+            },
+        ),
+        (
+            "bindings",
+            format!(
+                "{} of {} (tcp {tcp}, udp {udp}, icmp {icmp})",
+                tcp + udp + icmp,
+                status.capacity
+            ),
+        ),
+        ("sessions", status.sessions.to_string()),
+        (
+            "blocks",
+            format!("{} of {} used", pool.blocks_used, pool.blocks_total),
+        ),
+        (
+            "hosts",
+            format!("{} can have a block at one time", pool.hosts),
+        ),
+        (
+            "pool",
+            format!(
+                "{} bindings per protocol, {} ports per address",
+                pool.bindings, pool.ports_per_address
+            ),
+        ),
+        ("memory", bytes(status.memory_bytes)),
+    ];
+    for (name, value) in facts {
+        writeln!(out, "{name:<10}{value}")?;
+    }
+    writeln!(out)?;
 
     let columns = ["INTERFACE", "ROLE", "MODE", ">INDEX", ">MTU", ">VLAN"];
     let mut interfaces = table(&columns);
@@ -355,19 +372,23 @@ mod tests {
             ..binding()
         }]));
         assert!(
-            shown.contains("PKTS OUT") && shown.contains("2.0 KiB"),
+            shown.contains("7 / 0") && shown.contains("2.0 KiB / 0 B"),
             "{shown}"
         );
     }
 
     #[test]
-    fn a_table_fits_a_narrow_terminal() {
-        let mut table = bindings(&[binding()]);
-        table.set_width(50);
+    fn a_table_fits_a_narrow_terminal_with_its_endpoints_whole() {
+        let mut table = bindings(&[BindingRecord {
+            traffic: Some(Traffic::default()),
+            ..binding()
+        }]);
+        table.set_width(80);
+        let shown = trimmed(&table);
+        assert!(shown.lines().all(|line| line.len() <= 80), "{shown}");
         assert!(
-            trimmed(&table).lines().all(|line| line.len() <= 50),
-            "{}",
-            trimmed(&table)
+            shown.contains("192.168.100.200:65535  203.203.113.100:65535"),
+            "{shown}"
         );
     }
 

@@ -5,13 +5,16 @@ use std::str::FromStr;
 use toml::Spanned;
 
 use super::{
-    Forward, MAX_POLICY_RULES, Nat, Policy, PortRange, Prefix, Proto, Rule,
+    Forward, Nat, Policy, PortRange, Prefix, Proto, Rule,
     error::Fault,
-    raw::{self, ExternalPorts, ForwardProto, FromText, InsidePorts, RuleProto},
+    raw::{self, ForwardProto, RuleProto},
+    text::{ExternalPorts, FromText, InsidePorts, PortList, Text},
 };
 
-/// At most so many forwards, `both` counted twice.
-const MAX_FORWARDS: usize = 4096;
+/// Policy rules after lists are expanded.
+pub const MAX_POLICY_RULES: usize = 64;
+/// Forwards, `both` counted twice.
+pub const MAX_FORWARDS: usize = 4096;
 
 impl Forward {
     /// A forward from the three words of `sipnat bindings add-forward`.
@@ -202,11 +205,11 @@ pub fn policy(raw: raw::Policy) -> Result<Policy, Fault> {
                 "write protocol = \"tcp\" or \"udp\", one rule for each",
             ));
         }
-        let prefixes = |list: Vec<raw::Text<Prefix>>| match list.is_empty() {
+        let prefixes = |list: Vec<Text<Prefix>>| match list.is_empty() {
             true => vec![Prefix::ALL],
             false => list.into_iter().map(|prefix| prefix.0).collect(),
         };
-        let ports = |list: raw::At<raw::Text<raw::PortList>>| {
+        let ports = |list: raw::At<Text<PortList>>| {
             list.map_or(vec![PortRange::ALL], |list| list.into_inner().0.0)
         };
         let (sources, destinations) = (prefixes(rule.source), prefixes(rule.destination));

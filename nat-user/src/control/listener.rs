@@ -22,6 +22,8 @@ pub struct Listener {
     pub(super) socket: UnixListener,
     path: PathBuf,
     inode: u64,
+    /// The user that this process runs as.
+    pub(super) owner: u32,
     /// Locked while this process owns the path: two daemons that start at once cannot both think the socket stale.
     _lock: File,
 }
@@ -55,13 +57,14 @@ impl Listener {
             .with_context(|| format!("cannot create the control socket {shown}; check the directory or choose another with --socket"))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .with_context(|| format!("cannot protect the control socket {shown}"))?;
-        let inode = fs::symlink_metadata(path)
-            .with_context(|| format!("the control socket {shown} disappeared"))?
-            .ino();
+        let file = fs::symlink_metadata(path).with_context(|| {
+            format!("the control socket {shown} disappeared while it was made; start again")
+        })?;
         Ok(Listener {
             socket,
             path: path.to_owned(),
-            inode,
+            inode: file.ino(),
+            owner: file.uid(),
             _lock: lock,
         })
     }

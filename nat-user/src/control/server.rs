@@ -46,7 +46,6 @@ pub async fn serve(
     let (detached, mut was_detached) = watch::channel(false);
     // Dropping the set at the end aborts what is still connected.
     let mut connections = JoinSet::new();
-    let own_uid = effective_uid();
     tokio::pin!(shutdown);
     loop {
         let next = async {
@@ -71,7 +70,7 @@ pub async fn serve(
         // The mode of the socket says the same; this also holds in the moment before it is set.
         if !stream
             .peer_cred()
-            .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own_uid)
+            .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == listener.owner)
         {
             continue;
         }
@@ -83,11 +82,6 @@ pub async fn serve(
             }
         });
     }
-}
-
-fn effective_uid() -> u32 {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    unsafe { libc::geteuid() }
 }
 
 async fn connection(
@@ -282,16 +276,18 @@ async fn send_events(
     for record in recent {
         send(writer, &record).await?;
     }
+    if !follow {
+        return send(writer, &Ending::End { end: true }).await;
+    }
     let mut ignored = [0];
-    while follow {
+    loop {
         tokio::select! {
             read = reader.read(&mut ignored) => if read? == 0 { return Ok(()) },
             record = news.recv() => match record {
                 Ok(record) => send(writer, &record).await?,
                 Err(RecvError::Lagged(count)) => send(writer, &EventRecord::now(Event::Missed { count })).await?,
-                Err(RecvError::Closed) => break,
+                Err(RecvError::Closed) => return send(writer, &Ending::End { end: true }).await,
             },
         }
     }
-    send(writer, &Ending::End { end: true }).await
 }
