@@ -4,7 +4,6 @@ use crate::config::{Config, State};
 use crate::flow::Side;
 use crate::maps::{Destination, ROLE_INSIDE, ROLE_OUTSIDE, egress_key};
 use crate::tables::{RouteKind, Tables};
-use crate::verdict::NextHop;
 
 /// What a destination is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +62,23 @@ pub struct Way {
     pub index: u32,
     /// Next hop's address.
     pub next_hop: u32,
-    /// Where it leaves.
-    pub hop: NextHop,
+    /// Number of the interface of the way out.
+    pub port: u32,
+    /// The next hop's MAC address.
+    pub mac: [u8; 6],
+}
+
+impl Way {
+    /// Not asked yet.
+    pub const UNKNOWN: Way = Way {
+        class: Class::Unknown,
+        beyond: Side::Outside,
+        mtu: 0,
+        index: 0,
+        next_hop: 0,
+        port: 0,
+        mac: [0; 6],
+    };
 }
 
 /// A question.
@@ -82,11 +96,11 @@ pub struct Query {
     pub now: u32,
 }
 
-/// Answers from the cache or from the tables; `None` if there is no cache at all.
-#[inline(always)]
-pub fn destination<T: Tables>(t: &T, cfg: &Config, state: &State, query: &Query) -> Option<Way> {
+/// Answers from the cache or from the tables; false if there is no cache at all.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub fn destination<T: Tables>(t: &T, cfg: &Config, state: &State, query: &Query, way: &mut Way) -> bool {
     let spread = (query.addr ^ (query.ingress as u32).rotate_left(13)).wrapping_mul(0x9e37_79b1);
-    let entry = t.destination((spread >> 15) & cfg.destination_mask)?;
+    let Some(entry) = t.destination((spread >> 15) & cfg.destination_mask) else { return false };
     let generation = state.route_generation;
     if entry.addr.get() != query.addr
         || entry.ingress.get() != query.ingress
@@ -98,14 +112,14 @@ pub fn destination<T: Tables>(t: &T, cfg: &Config, state: &State, query: &Query)
     }
     let mac = entry.mac.get().to_le_bytes();
     let class = entry.class.get();
-    Some(Way {
-        class: Class::of(class & 0x7f),
-        beyond: if class & 0x80 != 0 { Side::Inside } else { Side::Outside },
-        mtu: entry.mtu.get(),
-        index: entry.index.get(),
-        next_hop: entry.next_hop.get(),
-        hop: NextHop { port: entry.port.get(), mac: [mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]] },
-    })
+    way.class = Class::of(class & 0x7f);
+    way.beyond = if class & 0x80 != 0 { Side::Inside } else { Side::Outside };
+    way.mtu = entry.mtu.get();
+    way.index = entry.index.get();
+    way.next_hop = entry.next_hop.get();
+    way.port = entry.port.get();
+    way.mac = [mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]];
+    true
 }
 
 /// Asks the tables and fills a cache entry.

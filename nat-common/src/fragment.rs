@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::counters::Reason;
 use crate::flow::Side;
-use crate::hash::{lowest, mix, second};
+use crate::hash::{less, lowest, mix, same, second};
 use crate::maps::{FRAGMENT_BUCKET, FRAGMENT_RANGES, Fragment};
 use crate::parse::{Headers, MF, OFFSET};
 use crate::tables::Tables;
@@ -213,18 +213,6 @@ fn lock(entry: &Fragment) -> bool {
 
 /// A range that is not in use: it meets nothing.
 const UNUSED: u32 = 0xffff_ffff;
-
-/// 1 if `a < b`, for numbers below 2^31, without a branch: the verifier would follow both sides of each.
-#[inline(always)]
-fn less(a: u32, b: u32) -> u32 {
-    a.wrapping_sub(b) >> 31
-}
-
-/// 1 if `a == b`, likewise.
-#[inline(always)]
-fn same(a: u32, b: u32) -> u32 {
-    (a ^ b).wrapping_sub(1) >> 31
-}
 
 /// True when the datagram is complete.
 #[inline(always)]

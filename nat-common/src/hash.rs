@@ -1,4 +1,4 @@
-//! Keyed hashing for table positions and port choices.
+//! Arithmetic without branches: keyed hashing for table positions and port choices, bit search, comparison.
 
 /// A 64-bit hash of `key` that cannot be foreseen without `secret`.
 #[inline(always)]
@@ -21,6 +21,18 @@ pub fn second(h: u64, mask: u32) -> u32 {
 #[inline(always)]
 pub fn lowest(bits: u64) -> u32 {
     (bits & bits.wrapping_neg()).wrapping_sub(1).count_ones()
+}
+
+/// 1 if `a < b`, for numbers below 2^31, without a branch: the verifier would follow both sides of each.
+#[inline(always)]
+pub fn less(a: u32, b: u32) -> u32 {
+    a.wrapping_sub(b) >> 31
+}
+
+/// 1 if `a == b` for numbers below 2^31, likewise.
+#[inline(always)]
+pub fn same(a: u32, b: u32) -> u32 {
+    (a ^ b).wrapping_sub(1) >> 31
 }
 
 #[cfg(test)]

@@ -12,6 +12,14 @@ pub trait Packet {
     /// Whether the whole frame, Ethernet header included, has at least `len` bytes.
     fn reaches(&mut self, len: usize) -> bool;
 
+    /// The byte at `offset`, read from the packet again even if it was read before.
+    ///
+    /// The kernel's verifier follows a value that was compared in a loop as one value for each way out of the loop. What is
+    /// read anew is one unknown value again.
+    fn again(&mut self, offset: usize) -> Option<u8> {
+        self.at::<u8>(offset).copied()
+    }
+
     /// Moves the start of the frame `bytes` forward, or backward if negative; `None` if there is no room.
     fn shift_front(&mut self, bytes: i32) -> Option<()>;
 }

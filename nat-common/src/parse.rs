@@ -1,6 +1,7 @@
 //! Stage 1: from bytes to a flow, with every check that a router owes an IPv4 header (RFC 1812 §5.2.2).
 
 use crate::checksum::fold;
+use crate::hash::same;
 use crate::counters::Reason;
 use crate::flow::{Endpoint, IP_ICMP, IP_TCP, IP_UDP};
 use crate::packet::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_VLAN, Ethernet, Packet, TcpStart, VLAN_LEN};
@@ -75,24 +76,28 @@ impl Headers {
 }
 
 /// Reads the headers up to the ports. `vlan` tagged frames are looked into; other EtherTypes are not ours.
-#[inline(always)]
-pub fn parse<P: Packet>(p: &mut P) -> Result<Headers, Reason> {
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub fn parse<P: Packet>(p: &mut P, headers: &mut Headers) -> Result<(), Reason> {
     let ethernet = p.at::<Ethernet>(0).ok_or(Reason::Truncated)?;
-    match u16::from_be_bytes(ethernet.ethertype) {
-        ETHERTYPE_IPV4 => parse_ip(p, ETHERNET_LEN, 0),
-        ETHERTYPE_VLAN => {
-            let tag = *p.at::<[u8; 4]>(ETHERNET_LEN).ok_or(Reason::NotIpv4)?;
-            if u16::from_be_bytes([tag[2], tag[3]]) != ETHERTYPE_IPV4 {
-                return Err(Reason::NotIpv4);
-            }
-            parse_ip(p, ETHERNET_LEN + VLAN_LEN, u16::from_be_bytes([tag[0], tag[1]]) & 0xfff)
-        }
-        _ => Err(Reason::NotIpv4),
+    let outer = u16::from_be_bytes(ethernet.ethertype);
+    // Without a branch: tagged or not, the verifier sees one way on.
+    let tagged = same(u32::from(outer), u32::from(ETHERTYPE_VLAN));
+    let mask = (tagged as u16).wrapping_neg();
+    let tag = *p.at::<[u8; 4]>(ETHERNET_LEN).ok_or(Reason::NotIpv4)?;
+    let inner = u16::from_be_bytes([tag[2], tag[3]]);
+    if (outer & !mask | inner & mask) != ETHERTYPE_IPV4 {
+        return Err(Reason::NotIpv4);
     }
+    let l3 = ETHERNET_LEN + tagged as usize * VLAN_LEN;
+    let vlan = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff & mask;
+    headers.l3 = l3;
+    headers.vlan = vlan;
+    parse_ip(p, headers)
 }
 
 #[inline(always)]
-fn parse_ip<P: Packet>(p: &mut P, l3: usize, vlan: u16) -> Result<Headers, Reason> {
+fn parse_ip<P: Packet>(p: &mut P, headers: &mut Headers) -> Result<(), Reason> {
+    let l3 = headers.l3;
     let words = *p.at::<[u8; 20]>(l3).ok_or(Reason::Truncated)?;
     let ip = *p.at::<Ipv4Hdr>(l3).ok_or(Reason::Truncated)?;
     let header_len = (ip.vihl & 0xf) as usize * 4;
@@ -110,68 +115,64 @@ fn parse_ip<P: Packet>(p: &mut P, l3: usize, vlan: u16) -> Result<Headers, Reaso
         i += 4;
     }
     if header_len > 20 {
-        sum += options(p, l3 + 20, header_len - 20)?;
+        let options = options(p, l3 + 20, header_len - 20);
+        if options & FAULT != 0 {
+            return Err(if options == FAULT_ROUTE { Reason::SourceRoute } else { Reason::BadHeader });
+        }
+        sum += u64::from(options);
     }
+    let header_len = (p.again(l3).ok_or(Reason::Truncated)? & 0xf) as usize * 4;
     if fold(sum) != 0xffff {
         return Err(Reason::BadChecksum);
     }
-    let mut headers = Headers {
-        l3,
-        l4: l3 + header_len,
-        vlan,
-        total_len,
-        id: u16::from_be_bytes(ip.id),
-        fragment: u16::from_be_bytes(ip.frags),
-        proto: ip.proto,
-        ttl: ip.ttl,
-        tos: ip.tos,
-        flags: 0,
-        source: Endpoint::new(u32::from_be_bytes(ip.src_addr), 0),
-        destination: Endpoint::new(u32::from_be_bytes(ip.dst_addr), 0),
-    };
+    headers.l4 = l3 + header_len;
+    headers.total_len = total_len;
+    headers.id = u16::from_be_bytes(ip.id);
+    headers.fragment = u16::from_be_bytes(ip.frags);
+    headers.proto = ip.proto;
+    headers.ttl = ip.ttl;
+    headers.tos = ip.tos;
+    headers.source = Endpoint::new(u32::from_be_bytes(ip.src_addr), 0);
+    headers.destination = Endpoint::new(u32::from_be_bytes(ip.dst_addr), 0);
     if headers.is_later_fragment() {
-        return Ok(headers);
+        return Ok(());
     }
-    ports(p, &mut headers)?;
-    Ok(headers)
+    ports(p, headers)
 }
 
-/// The sum of the options; an error for source routing, which no NAT can serve (RFC 1812 §5.3.13.2 lets it be refused).
-#[inline(always)]
-fn options<P: Packet>(p: &mut P, start: usize, len: usize) -> Result<u64, Reason> {
-    let mut sum = 0u64;
-    // Where the next option begins; everything before belongs to the one that was read last.
-    let mut next = 0usize;
+const FAULT: u32 = 1 << 31;
+const FAULT_ROUTE: u32 = FAULT | 1;
+
+/// The sum of the options. `FAULT` is set for malformed ones and for source routing, which no NAT can serve (RFC 1812
+/// §5.3.13.2 lets it be refused).
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn options<P: Packet>(p: &mut P, start: usize, len: usize) -> u32 {
+    let mut sum = 0u32;
     let mut i = 0;
-    while i < 40 {
-        if i >= len {
-            break;
-        }
-        let pair = *p.at::<[u8; 2]>(start + i).ok_or(Reason::Truncated)?;
-        sum += u64::from(u16::from_be_bytes(pair));
-        let mut half = 0;
-        while half < 2 {
-            let at = i + half;
-            if at == next {
-                let kind = if half == 0 { pair[0] } else { pair[1] };
-                match kind {
-                    0 => next = 64,
-                    1 => next = at + 1,
-                    0x83 | 0x89 => return Err(Reason::SourceRoute),
-                    _ => {
-                        let length = *p.at::<u8>(start + at + 1).ok_or(Reason::Truncated)?;
-                        if length < 2 || at + length as usize > len {
-                            return Err(Reason::BadHeader);
-                        }
-                        next = at + length as usize;
-                    }
-                }
-            }
-            half += 1;
-        }
+    while i < 40 && i < len {
+        let Some(pair) = p.at::<[u8; 2]>(start + i) else { return FAULT };
+        sum += u32::from(u16::from_be_bytes(*pair));
         i += 2;
     }
-    Ok(sum)
+    let mut at = 0;
+    let mut steps = 0;
+    while steps < 40 && at < len && at < 40 {
+        steps += 1;
+        let Some(kind) = p.again(start + at) else { return FAULT };
+        match kind {
+            0 => return sum,
+            1 => at += 1,
+            0x83 | 0x89 => return FAULT_ROUTE,
+            _ => {
+                let Some(length) = p.again(start + at + 1) else { return FAULT };
+                if length < 2 || at + length as usize > len {
+                    return FAULT;
+                }
+                at += length as usize;
+            }
+        }
+    }
+    sum
 }
 
 /// Reads ports, TCP control bits, ICMP type and identifier.

@@ -42,15 +42,17 @@ struct Context<'t> {
 impl Context<'_> {
     /// The way to `addr`.
     #[inline(always)]
-    fn way<T: Tables>(&self, t: &T, h: &Headers, addr: u32) -> Step<Way> {
+    fn way<T: Tables>(&self, t: &T, h: &Headers, addr: u32) -> Result<Way, Reason> {
         let query = Query { ingress: self.ingress, source: h.source.addr, addr, tos: h.tos, now: self.now };
-        destination(t, self.cfg, self.state, &query).ok_or(Verdict::Drop(Reason::NotConfigured))
+        let mut way = Way::UNKNOWN;
+        if destination(t, self.cfg, self.state, &query, &mut way) { Ok(way) } else { Err(Reason::NotConfigured) }
     }
 }
 
 #[inline(always)]
 fn run<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Step<Verdict> {
-    let h = parse(p)?;
+    let mut h = Headers::default();
+    parse(p, &mut h)?;
     let state = t.state().ok_or(Reason::NotConfigured)?;
     if state.active == 0 {
         return Err(Reason::NotConfigured.into());
@@ -119,7 +121,7 @@ fn from_inside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers,
     }
     check_way(h, &out)?;
     let key = InsideKey { proto, inside: h.source };
-    let index = match find(t, c.cfg, &key, c.now) {
+    let index = match look_up(t, c.cfg, &key, c.now) {
         Some(index) => index,
         None => {
             admit(t, c, h)?;
@@ -149,7 +151,7 @@ fn from_inside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers,
         remember(t, c, h, &r, FATE_FORWARD)?;
     }
     let reason = if hairpin.is_some() { Reason::Hairpin } else { Reason::Outbound };
-    send(p, t, h, &r, out, reason)
+    send(p, t, h, &r, &out, reason)
 }
 
 #[inline(always)]
@@ -201,16 +203,21 @@ fn from_outside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers
     if h.is_fragment() {
         remember(t, c, h, &r, FATE_FORWARD)?;
     }
-    send(p, t, h, &r, out, Reason::Inbound)
+    send(p, t, h, &r, &out, Reason::Inbound)
 }
 
 /// Writes the packet and names its way out.
 #[inline(always)]
-fn send<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, r: &Rewrite, out: Way, reason: Reason) -> Step<Verdict> {
-    let interface = t.interface(out.hop.port).ok_or(Reason::NotConfigured)?;
+fn send<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, r: &Rewrite, out: &Way, reason: Reason) -> Step<Verdict> {
+    write(p, t, h, r, out)?;
+    Ok(Verdict::Forward(reason, out.port))
+}
+
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn write<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, r: &Rewrite, out: &Way) -> Result<(), Reason> {
+    let interface = t.interface(out.port).ok_or(Reason::NotConfigured)?;
     rewrite::apply(p, h, r)?;
-    rewrite::link(p, h, interface, out.hop.mac)?;
-    Ok(Verdict::Forward(reason, out.hop))
+    rewrite::link(p, h, interface, out.mac)
 }
 
 /// Whether a packet can go this way at all: next hop, TTL (RFC 1812 §5.3.1), MTU (RFC 1191).
@@ -234,16 +241,21 @@ fn check_way(h: &Headers, way: &Way) -> Step<()> {
 
 /// Whether the source may have bindings: it must be an inside host by configuration, else by the routing table.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn admit<T: Tables>(t: &T, c: &Context, h: &Headers) -> Step<()> {
+fn admit<T: Tables>(t: &T, c: &Context, h: &Headers) -> Result<(), Reason> {
     if c.cfg.has(FLAG_INSIDE_PREFIXES) && !t.inside_prefix(h.source.addr) {
-        return Err(Reason::ForeignSource.into());
+        return Err(Reason::ForeignSource);
     }
     let back = c.way(t, h, h.source.addr)?;
     match back.class {
         Class::Inside => Ok(()),
         Class::NoNeighbour if back.beyond == Side::Inside => Ok(()),
-        _ => Err(Reason::ForeignSource.into()),
+        _ => Err(Reason::ForeignSource),
     }
+}
+
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn look_up<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> Option<u32> {
+    find(t, cfg, key, now)
 }
 
 /// A new binding.
@@ -343,7 +355,7 @@ fn later_fragment<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Heade
         id: fate.id,
         mss: 0,
     };
-    send(p, t, h, &r, out, Reason::Fragment)
+    send(p, t, h, &r, &out, Reason::Fragment)
 }
 
 /// An ICMP error and what its destination is.
@@ -363,10 +375,10 @@ fn icmp_error<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, arrived: &Arr
     let translated = icmp::translate(t, c.cfg, h, &quote, &(c.side, external, c.now))?;
     let out = if external.is_some() { c.way(t, h, translated.outer.destination.addr)? } else { *way };
     check_way(h, &out)?;
-    let interface = t.interface(out.hop.port).ok_or(Reason::NotConfigured)?;
+    let interface = t.interface(out.port).ok_or(Reason::NotConfigured)?;
     icmp::apply(p, h, &translated)?;
-    rewrite::link(p, h, interface, out.hop.mac)?;
-    Ok(Verdict::Forward(Reason::IcmpError, out.hop))
+    rewrite::link(p, h, interface, out.mac)?;
+    Ok(Verdict::Forward(Reason::IcmpError, out.port))
 }
 
 /// Whether a slot is one that traffic made, not the configuration.

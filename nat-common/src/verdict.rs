@@ -5,23 +5,14 @@ use crate::counters::Reason;
 /// The outcome of the decision. Written changes are already in the packet when this says [`Verdict::Forward`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Send it out.
-    Forward(Reason, NextHop),
+    /// Send it out by the interface with this number.
+    Forward(Reason, u32),
     /// Leave it to the kernel, untouched.
     Pass(Reason),
     /// Drop it.
     Drop(Reason),
     /// Copy it to the slow path and drop it.
     Punt(Reason, Argument),
-}
-
-/// Where a packet leaves the router.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NextHop {
-    /// Index into the interface map.
-    pub port: u32,
-    /// The next hop's MAC address.
-    pub mac: [u8; 6],
 }
 
 /// What the slow path has to know beside the packet.

@@ -14,7 +14,7 @@ use nat_common::{
     event::{PUNT_MAX, Punt},
     maps::{PUNT_SOURCES, Tokens},
     tables::{Route, RouteKind, Tables},
-    verdict::{Argument, NextHop},
+    verdict::Argument,
 };
 
 const AF_INET: u8 = 2;
@@ -25,8 +25,8 @@ const FIB_NO_NEIGHBOUR: i64 = 7;
 
 /// Redirects to an interface.
 #[inline(always)]
-pub fn redirect(reason: Reason, hop: NextHop) -> (u32, Reason) {
-    match DEVICES.redirect(hop.port, u64::from(xdp_action::XDP_DROP)) {
+pub fn redirect(reason: Reason, port: u32) -> (u32, Reason) {
+    match DEVICES.redirect(port, u64::from(xdp_action::XDP_DROP)) {
         Ok(action) if action == xdp_action::XDP_REDIRECT => (action, reason),
         _ => (xdp_action::XDP_DROP, Reason::Rewrite),
     }

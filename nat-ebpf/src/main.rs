@@ -23,7 +23,7 @@ mod programs {
     fn handle(ctx: &XdpContext, side: Side) -> u32 {
         let verdict = process(&mut XdpPacket::new(ctx), &Maps { ctx }, side, ctx.ingress_ifindex() as u32);
         let (action, reason) = match verdict {
-            Verdict::Forward(reason, hop) => forward::redirect(reason, hop),
+            Verdict::Forward(reason, port) => forward::redirect(reason, port),
             Verdict::Pass(reason) => (xdp_action::XDP_PASS, reason),
             Verdict::Drop(reason) => (xdp_action::XDP_DROP, reason),
             Verdict::Punt(reason, argument) => (xdp_action::XDP_DROP, forward::punt(ctx, reason, argument)),

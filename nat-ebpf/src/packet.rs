@@ -28,12 +28,23 @@ impl Packet for XdpPacket<'_> {
         if offset > FARTHEST {
             return None;
         }
-        let start = self.ctx.data() + offset;
+        let mut start = self.ctx.data() + offset;
+        // The pointer that is checked must be the pointer that is used: the optimiser may otherwise compute it twice, and
+        // the verifier knows the second one for another. One move, because an empty `asm!` gives two line records for one
+        // instruction, which the kernel refuses.
+        // SAFETY: moves a register to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) start, options(nomem, nostack, preserves_flags)) }
         if start + size_of::<T>() > self.ctx.data_end() {
             return None;
         }
         // SAFETY: within the frame by the check above; T: Wire has alignment 1 and no invalid bit patterns.
         Some(unsafe { &mut *(start as *mut T) })
+    }
+
+    #[inline(always)]
+    fn again(&mut self, offset: usize) -> Option<u8> {
+        // SAFETY: a reference is valid for reads.
+        self.at::<u8>(offset).map(|byte| unsafe { core::ptr::from_mut(byte).read_volatile() })
     }
 
     #[inline(always)]
