@@ -12,7 +12,13 @@ fn main() {
         .parent()
         .expect("the crate is in a workspace")
         .to_path_buf();
-    for part in ["nat-common/src", "nat-common/Cargo.toml", "nat-ebpf/src", "nat-ebpf/Cargo.toml", "rust-toolchain.toml"] {
+    for part in [
+        "nat-common/src",
+        "nat-common/Cargo.toml",
+        "nat-ebpf/src",
+        "nat-ebpf/Cargo.toml",
+        "rust-toolchain.toml",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(part).display());
     }
     let object = out.join("nat-ebpf");
@@ -24,7 +30,15 @@ fn main() {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(&root)
-        .args(["build", "--quiet", "--package", "nat-ebpf", "--release", "--target", "bpfel-unknown-none"])
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "nat-ebpf",
+            "--release",
+            "--target",
+            "bpfel-unknown-none",
+        ])
         .args(["-Z", "build-std=core", "--target-dir"])
         .arg(&target)
         .env_remove("RUSTC")
@@ -35,7 +49,9 @@ fn main() {
     if env::var_os("CARGO_FEATURE_EBPF_LOG").is_some() {
         cargo.args(["--features", "log"]);
     }
-    let status = cargo.status().unwrap_or_else(|error| panic!("cannot run cargo for the eBPF program: {error}"));
+    let status = cargo
+        .status()
+        .unwrap_or_else(|error| panic!("cannot run cargo for the eBPF program: {error}"));
     assert!(
         status.success(),
         "building the eBPF program failed; `cargo xtask setup` installs what it needs (bpf-linker that matches this toolchain)"

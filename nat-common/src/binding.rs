@@ -4,9 +4,7 @@ use crate::config::{Config, FOREVER};
 use crate::counters::Reason;
 use crate::flow::{Endpoint, InsideKey, Proto};
 use crate::hash::{mix, second};
-use crate::maps::{
-    AddressWord, BUCKET, Bucket, KIND_DYNAMIC, LOCKS, Slot, SlotState, SlotWord,
-};
+use crate::maps::{AddressWord, BUCKET, Bucket, KIND_DYNAMIC, LOCKS, Slot, SlotState, SlotWord};
 use crate::ports::{allocate, release_port, slot_parts};
 use crate::tables::Tables;
 
@@ -32,7 +30,10 @@ impl Place {
     pub fn of(cfg: &Config, key: &InsideKey) -> Self {
         let packed = u64::from(key.inside.addr) << 32 | u64::from(key.inside.port) << 8 | key.proto as u64;
         let h = mix(packed, cfg.secret);
-        Self { buckets: [h as u32 & cfg.index_mask, second(h, cfg.index_mask)], tag: h & !SLOT_MASK }
+        Self {
+            buckets: [h as u32 & cfg.index_mask, second(h, cfg.index_mask)],
+            tag: h & !SLOT_MASK,
+        }
     }
 
     #[inline(always)]
@@ -45,7 +46,9 @@ impl Place {
 #[inline(always)]
 fn address_holds<T: Tables>(t: &T, index: u32, slot: &Slot) -> bool {
     let (address, _, _) = slot_parts(index);
-    let Some(address) = t.address(address) else { return false };
+    let Some(address) = t.address(address) else {
+        return false;
+    };
     let word = AddressWord(address.word.get());
     word.active() && (slot.kind.get() != KIND_DYNAMIC || word.generation() == slot.address_generation.get())
 }
@@ -203,7 +206,8 @@ pub fn insert<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, index: u32) -> In
     };
     let (tag, entry) = (place.tag, place.entry(index));
     let lock = (tag >> 40) as u32 & (LOCKS - 1);
-    t.locked(lock, || insert_locked(first, other, tag, entry)).unwrap_or(Inserted::Full)
+    t.locked(lock, || insert_locked(first, other, tag, entry))
+        .unwrap_or(Inserted::Full)
 }
 
 /// Takes `key` → `index` out of the index.
@@ -227,13 +231,18 @@ pub fn forget<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, index: u32) {
 }
 
 /// Makes a binding for `key`, or finds the one that another CPU just made. The inbound entry is claimed first, then the
-/// outbound one; if that fails the port goes back.
+/// outbound one; if that fails the port goes back. Returns the slot, or 0 and the reason.
 #[inline(always)]
-pub fn create<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> Result<u32, Reason> {
-    let index = allocate(t, cfg, key, now)?;
-    let slot = t.slot(index).ok_or(Reason::IndexFull)?;
+pub fn create<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32, reason: &mut Reason) -> u32 {
+    let index = allocate(t, cfg, key, now, reason);
+    if index == 0 {
+        return 0;
+    }
     let (address, _, _) = slot_parts(index);
-    let address = AddressWord(t.address(address).ok_or(Reason::NoAddress)?.word.get());
+    let (Some(slot), Some(address)) = (t.slot(index), t.address(address)) else {
+        return 0;
+    };
+    let address = AddressWord(address.word.get());
     let generation = SlotWord(slot.word.get()).generation().wrapping_add(1);
     slot.word.set(SlotWord::new(SlotState::Claimed, generation, now).0);
     slot.inside_addr.set(key.inside.addr);
@@ -257,22 +266,24 @@ pub fn create<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> Resu
     while attempt < 2 {
         attempt += 1;
         match insert(t, cfg, key, index) {
-            Inserted::Done => return Ok(index),
+            Inserted::Done => return index,
             Inserted::Exists(other) => {
                 if owns(t, cfg, other, key, now) {
                     unmake(t, index, slot, generation);
-                    return Ok(other);
+                    return other;
                 }
                 forget(t, cfg, key, other);
             }
             Inserted::Full => {
                 unmake(t, index, slot, generation);
-                return Err(Reason::IndexFull);
+                *reason = Reason::IndexFull;
+                return 0;
             }
         }
     }
     unmake(t, index, slot, generation);
-    Err(Reason::Contended)
+    *reason = Reason::Contended;
+    0
 }
 
 /// Gives a slot back that nobody has seen yet.

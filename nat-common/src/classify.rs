@@ -100,7 +100,9 @@ pub struct Query {
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub fn destination<T: Tables>(t: &T, cfg: &Config, state: &State, query: &Query, way: &mut Way) -> bool {
     let spread = (query.addr ^ (query.ingress as u32).rotate_left(13)).wrapping_mul(0x9e37_79b1);
-    let Some(entry) = t.destination((spread >> 15) & cfg.destination_mask) else { return false };
+    let Some(entry) = t.destination((spread >> 15) & cfg.destination_mask) else {
+        return false;
+    };
     let generation = state.route_generation;
     if entry.addr.get() != query.addr
         || entry.ingress.get() != query.ingress
@@ -158,8 +160,12 @@ fn decide<T: Tables>(t: &T, entry: &Destination, query: &Query) -> u8 {
     if route.kind != RouteKind::Known && route.kind != RouteKind::NoNeighbour {
         return Class::NoRoute as u8;
     }
-    let Some(port) = t.interface_of(egress_key(route.ifindex)) else { return Class::Elsewhere as u8 };
-    let Some(out) = t.interface(port) else { return Class::Elsewhere as u8 };
+    let Some(port) = t.interface_of(egress_key(route.ifindex)) else {
+        return Class::Elsewhere as u8;
+    };
+    let Some(out) = t.interface(port) else {
+        return Class::Elsewhere as u8;
+    };
     entry.port.set(port);
     if out.mtu != 0 && (route.mtu == 0 || out.mtu < route.mtu) {
         entry.mtu.set(out.mtu);
@@ -176,6 +182,8 @@ fn decide<T: Tables>(t: &T, entry: &Destination, query: &Query) -> u8 {
         return Class::NoNeighbour as u8 | inside;
     }
     let m = route.mac;
-    entry.mac.set(u64::from_le_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0]));
+    entry
+        .mac
+        .set(u64::from_le_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0]));
     class as u8
 }

@@ -84,8 +84,9 @@ pub struct Config {
     pub policy_first: u32,
     /// Number of rules.
     pub policy_len: u32,
-    /// [`Filtering`] by protocol.
-    pub filtering: [u8; 4],
+    /// [`Filtering`] by protocol, a byte each from the lowest. (As an array, the verifier would not know that there are only
+    /// three protocols.)
+    pub filtering: u32,
     /// Bursts of slow-path packets: size of the bucket of one source and of one CPU, in packets.
     pub punt_source: u32,
     /// See `punt_source`; refill per second of one source.
@@ -104,12 +105,7 @@ impl Config {
     /// Filtering of `proto`.
     #[inline(always)]
     pub fn filtering(&self, proto: Proto) -> Filtering {
-        let value = match proto {
-            Proto::Tcp => self.filtering[0],
-            Proto::Udp => self.filtering[1],
-            Proto::Icmp => self.filtering[2],
-        };
-        match value {
+        match self.filtering >> (proto as u32 * 8) & 0xff {
             0 => Filtering::EndpointIndependent,
             1 => Filtering::AddressDependent,
             _ => Filtering::AddressAndPortDependent,

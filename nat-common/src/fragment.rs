@@ -58,7 +58,10 @@ impl Datagram {
     /// The two buckets it may be in.
     #[inline(always)]
     pub fn buckets(&self, cfg: &Config) -> [u32; 2] {
-        let h = mix(u64::from(self.source) << 32 | u64::from(self.destination), cfg.secret ^ u64::from(self.packed));
+        let h = mix(
+            u64::from(self.source) << 32 | u64::from(self.destination),
+            cfg.secret ^ u64::from(self.packed),
+        );
         [h as u32 & cfg.fragment_mask, second(h, cfg.fragment_mask)]
     }
 
@@ -161,7 +164,12 @@ pub fn follow<T: Tables>(t: &T, cfg: &Config, h: &Headers, datagram: &Datagram, 
 #[inline(always)]
 fn fate_of(entry: &Fragment) -> Fate {
     let id = entry.new_id.get();
-    Fate { source: entry.new_source.get(), destination: entry.new_destination.get(), id: id as u16, kind: (id >> 16) as u8 }
+    Fate {
+        source: entry.new_source.get(),
+        destination: entry.new_destination.get(),
+        id: id as u16,
+        kind: (id >> 16) as u8,
+    }
 }
 
 /// A piece in units of eight bytes.
@@ -181,7 +189,11 @@ impl Piece {
         if len == 0 || (!last && len & 7 != 0) || start * 8 + len > 65515 {
             return Err(Reason::BadHeader);
         }
-        Ok(Self { start, end: start + len.div_ceil(8), last })
+        Ok(Self {
+            start,
+            end: start + len.div_ceil(8),
+            last,
+        })
     }
 }
 
@@ -193,7 +205,11 @@ fn mark(entry: &Fragment, piece: &Piece, now: u32) -> Result<(), Reason> {
     }
     let result = mark_locked(entry, piece);
     // A datagram that is complete needs its entry no longer.
-    entry.word.set(if let Ok(true) = result { 0 } else { USED | u64::from(now) });
+    entry.word.set(if let Ok(true) = result {
+        0
+    } else {
+        USED | u64::from(now)
+    });
     result.map(|_| ())
 }
 
@@ -281,7 +297,10 @@ mod tests {
 
     fn fresh() -> Fragment {
         {
-            let entry = Fragment { word: crate::raw::Word64::new(USED), ..Fragment::default() };
+            let entry = Fragment {
+                word: crate::raw::Word64::new(USED),
+                ..Fragment::default()
+            };
             (0..FRAGMENT_RANGES as u32).for_each(|i| put(&entry, i, UNUSED));
             entry
         }

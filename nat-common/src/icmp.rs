@@ -110,7 +110,10 @@ pub fn read_quote<P: Packet>(p: &mut P, h: &Headers, quote: &mut Quote) -> Resul
             let id = u16::from_be_bytes([start[4], start[5]]);
             [id, id]
         }
-        _ => [u16::from_be_bytes([start[0], start[1]]), u16::from_be_bytes([start[2], start[3]])],
+        _ => [
+            u16::from_be_bytes([start[0], start[1]]),
+            u16::from_be_bytes([start[2], start[3]]),
+        ],
     };
     *quote = Quote {
         l3,
@@ -130,13 +133,17 @@ fn sum<P: Packet>(p: &mut P, start: usize, len: usize, most: usize) -> u16 {
     let mut sum = 0u64;
     let mut i = 0;
     while i < most && i + 4 <= len {
-        let Some(part) = p.at::<[u8; 4]>(start + i) else { return 0 };
+        let Some(part) = p.at::<[u8; 4]>(start + i) else {
+            return 0;
+        };
         sum += u64::from(u32::from_be_bytes(*part));
         i += 4;
     }
     let rest = len.wrapping_sub(i);
     if rest & 2 != 0 {
-        let Some(part) = p.at::<[u8; 2]>(start + i) else { return 0 };
+        let Some(part) = p.at::<[u8; 2]>(start + i) else {
+            return 0;
+        };
         sum += u64::from(u16::from_be_bytes(*part));
         i += 2;
     }
@@ -167,7 +174,10 @@ pub fn translate<T: Tables>(
         outer: Rewrite::none(h),
     };
     if side == Side::Inside {
-        let key = InsideKey { proto: quote.proto, inside: quote.destination };
+        let key = InsideKey {
+            proto: quote.proto,
+            inside: quote.destination,
+        };
         let index = binding::find(t, cfg, &key, now).ok_or(Reason::IcmpUnmatched)?;
         check(t, cfg, index, quote.destination, &(quote.proto, quote.source, now))?;
         let outside = binding::external_of(t, index).ok_or(Reason::NoAddress)?;
@@ -201,9 +211,24 @@ fn check<T: Tables>(
     let (proto, remote, now) = *what;
     let slot = t.slot(index).ok_or(Reason::IcmpUnmatched)?;
     let generation = crate::maps::SlotWord(slot.word.get()).generation();
-    let remote = if proto == Proto::Icmp { Endpoint::new(remote.addr, 0) } else { remote };
-    let flow = Flow { slot: index, generation, proto, flags: 0, inside, remote };
-    if session::known(t, cfg, &flow, now) { Ok(()) } else { Err(Reason::IcmpUnmatched) }
+    let remote = if proto == Proto::Icmp {
+        Endpoint::new(remote.addr, 0)
+    } else {
+        remote
+    };
+    let flow = Flow {
+        slot: index,
+        generation,
+        proto,
+        flags: 0,
+        inside,
+        remote,
+    };
+    if session::known(t, cfg, &flow, now) {
+        Ok(())
+    } else {
+        Err(Reason::IcmpUnmatched)
+    }
 }
 
 /// Writes a translated error: the quoted packet, the error's checksum, the outer header.
@@ -221,7 +246,11 @@ pub fn apply<P: Packet>(p: &mut P, h: &Headers, tr: &Translated) -> Result<(), R
     ip.check = new_check.to_be_bytes();
     let mut all = addresses.word(old_check, new_check);
     if q.proto == Proto::Icmp {
-        let id = if tr.quote_source.port != q.source.port { tr.quote_source.port } else { tr.quote_destination.port };
+        let id = if tr.quote_source.port != q.source.port {
+            tr.quote_source.port
+        } else {
+            tr.quote_destination.port
+        };
         let icmp = p.at::<Icmpv4Hdr>(q.l4).ok_or(Reason::Rewrite)?;
         let old_id = u16::from_be_bytes([icmp.data[0], icmp.data[1]]);
         let old = u16::from_be_bytes(icmp.check);

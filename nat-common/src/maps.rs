@@ -480,7 +480,11 @@ impl Capacity {
     /// Memory of bindings, hosts and blocks in bytes: everything that grows with the bindings but their sessions.
     pub fn binding_bytes(&self) -> u64 {
         self.slots() * size_of::<Slot>() as u64
-            + if self.counting { self.slots() * size_of::<Traffic>() as u64 } else { 0 }
+            + if self.counting {
+                self.slots() * size_of::<Traffic>() as u64
+            } else {
+                0
+            }
             + self.slots() / 8
             + u64::from(self.index_buckets) * size_of::<Bucket>() as u64
             + self.blocks() * size_of::<Block>() as u64

@@ -86,7 +86,10 @@ impl Packet for Bytes {
         match usize::try_from(bytes) {
             Ok(n) if n <= self.0.len() => drop(self.0.drain(..n)),
             Ok(_) => return None,
-            Err(_) => drop(self.0.splice(0..0, core::iter::repeat_n(0, bytes.unsigned_abs() as usize))),
+            Err(_) => drop(
+                self.0
+                    .splice(0..0, core::iter::repeat_n(0, bytes.unsigned_abs() as usize)),
+            ),
         }
         Some(())
     }

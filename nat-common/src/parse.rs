@@ -1,9 +1,9 @@
 //! Stage 1: from bytes to a flow, with every check that a router owes an IPv4 header (RFC 1812 §5.2.2).
 
 use crate::checksum::fold;
-use crate::hash::same;
 use crate::counters::Reason;
 use crate::flow::{Endpoint, IP_ICMP, IP_TCP, IP_UDP};
+use crate::hash::same;
 use crate::packet::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_VLAN, Ethernet, Packet, TcpStart, VLAN_LEN};
 use network_types::icmp::Icmpv4Hdr;
 use network_types::ip::Ipv4Hdr;
@@ -98,26 +98,24 @@ pub fn parse<P: Packet>(p: &mut P, headers: &mut Headers) -> Result<(), Reason> 
 #[inline(always)]
 fn parse_ip<P: Packet>(p: &mut P, headers: &mut Headers) -> Result<(), Reason> {
     let l3 = headers.l3;
-    let words = *p.at::<[u8; 20]>(l3).ok_or(Reason::Truncated)?;
-    let ip = *p.at::<Ipv4Hdr>(l3).ok_or(Reason::Truncated)?;
-    let header_len = (ip.vihl & 0xf) as usize * 4;
-    let total_len = u16::from_be_bytes(ip.tot_len);
-    if ip.vihl >> 4 != 4 || header_len < 20 || (total_len as usize) < header_len {
+    let start = *p.at::<[u8; 4]>(l3).ok_or(Reason::Truncated)?;
+    let header_len = (start[0] & 0xf) as usize * 4;
+    let total_len = u16::from_be_bytes([start[2], start[3]]);
+    if start[0] >> 4 != 4 || header_len < 20 || (total_len as usize) < header_len {
         return Err(Reason::BadHeader);
     }
     if !p.reaches(l3 + total_len as usize) {
         return Err(Reason::Truncated);
     }
-    let mut sum = 0u64;
-    let mut i = 0;
-    while i < 20 {
-        sum += u64::from(u32::from_be_bytes([words[i], words[i + 1], words[i + 2], words[i + 3]]));
-        i += 4;
-    }
+    let mut sum = u64::from(fixed_sum(p, l3));
     if header_len > 20 {
         let options = options(p, l3 + 20, header_len - 20);
         if options & FAULT != 0 {
-            return Err(if options == FAULT_ROUTE { Reason::SourceRoute } else { Reason::BadHeader });
+            return Err(if options == FAULT_ROUTE {
+                Reason::SourceRoute
+            } else {
+                Reason::BadHeader
+            });
         }
         sum += u64::from(options);
     }
@@ -125,6 +123,7 @@ fn parse_ip<P: Packet>(p: &mut P, headers: &mut Headers) -> Result<(), Reason> {
     if fold(sum) != 0xffff {
         return Err(Reason::BadChecksum);
     }
+    let ip = p.at::<Ipv4Hdr>(l3).ok_or(Reason::Truncated)?;
     headers.l4 = l3 + header_len;
     headers.total_len = total_len;
     headers.id = u16::from_be_bytes(ip.id);
@@ -140,6 +139,20 @@ fn parse_ip<P: Packet>(p: &mut P, headers: &mut Headers) -> Result<(), Reason> {
     ports(p, headers)
 }
 
+/// The sum of the header without its options, 0 if it is not all there. A function of its own, as the optimiser would
+/// otherwise keep every byte of the header on the stack until its field is wanted.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn fixed_sum<P: Packet>(p: &mut P, l3: usize) -> u32 {
+    let Some(words) = p.at::<[u8; 20]>(l3) else { return 0 };
+    let mut sum = 0u32;
+    let mut i = 0;
+    while i < 20 {
+        sum += u32::from(u16::from_be_bytes([words[i], words[i + 1]]));
+        i += 2;
+    }
+    sum
+}
+
 const FAULT: u32 = 1 << 31;
 const FAULT_ROUTE: u32 = FAULT | 1;
 
@@ -150,7 +163,9 @@ fn options<P: Packet>(p: &mut P, start: usize, len: usize) -> u32 {
     let mut sum = 0u32;
     let mut i = 0;
     while i < 40 && i < len {
-        let Some(pair) = p.at::<[u8; 2]>(start + i) else { return FAULT };
+        let Some(pair) = p.at::<[u8; 2]>(start + i) else {
+            return FAULT;
+        };
         sum += u32::from(u16::from_be_bytes(*pair));
         i += 2;
     }
@@ -164,7 +179,9 @@ fn options<P: Packet>(p: &mut P, start: usize, len: usize) -> u32 {
             1 => at += 1,
             0x83 | 0x89 => return FAULT_ROUTE,
             _ => {
-                let Some(length) = p.again(start + at + 1) else { return FAULT };
+                let Some(length) = p.again(start + at + 1) else {
+                    return FAULT;
+                };
                 if length < 2 || at + length as usize > len {
                     return FAULT;
                 }
@@ -178,7 +195,11 @@ fn options<P: Packet>(p: &mut P, start: usize, len: usize) -> u32 {
 /// Reads ports, TCP control bits, ICMP type and identifier.
 #[inline(always)]
 fn ports<P: Packet>(p: &mut P, h: &mut Headers) -> Result<(), Reason> {
-    let short = if h.is_fragment() { Reason::FragmentTiny } else { Reason::Truncated };
+    let short = if h.is_fragment() {
+        Reason::FragmentTiny
+    } else {
+        Reason::Truncated
+    };
     let payload = h.payload_len();
     match h.proto {
         IP_UDP => {

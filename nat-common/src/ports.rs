@@ -11,7 +11,9 @@ use crate::counters::Reason;
 use crate::event::{EVENT_BLOCK_ASSIGNED, EVENT_EXHAUSTED, EVENT_QUOTA, Event};
 use crate::flow::{Endpoint, InsideKey, PROTOCOLS, Proto};
 use crate::hash::{lowest, mix};
-use crate::maps::{AddressWord, BlockState, BlockWord, Host, HostWord, MAX_BLOCKS_PER_HOST, PORTS, SlotState, SlotWord};
+use crate::maps::{
+    AddressWord, BlockState, BlockWord, Host, HostWord, MAX_BLOCKS_PER_HOST, PORTS, SlotState, SlotWord,
+};
 use crate::tables::Tables;
 
 /// Host records that are looked at for one host.
@@ -70,16 +72,20 @@ pub fn free_place(block: u32, block_shift: u32) -> (u32, u64) {
     (address * free_words(block_shift) + number / 64, 1 << (number % 64))
 }
 
-/// Takes a port for `key`; returns its slot. The slot's bit is set and its contents are untouched.
+/// Takes a port for `key`; returns its slot, or 0 and the reason. The slot's bit is set and its contents are untouched.
+///
+/// (Plain numbers instead of `Result<u32, _>`: half of that is undefined when it is an error, and the verifier objects to
+/// what happens to be in it.)
 #[inline(always)]
-pub fn allocate<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> Result<u32, Reason> {
-    let (index, host) = host_of(t, cfg, key.inside.addr, now)?;
+pub fn allocate<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32, reason: &mut Reason) -> u32 {
+    let index = host_of(t, cfg, key.inside.addr, now, reason);
+    let Some(host) = t.host(index) else { return 0 };
     let random = mix(u64::from(t.random()), cfg.secret) as u32;
     let mask = wanted(key);
     if key.proto == Proto::Udp
         && let Some(slot) = beside_partner(t, cfg, key, now)
     {
-        return Ok(slot);
+        return slot;
     }
     let start = host.current.get();
     let mut blocks = 0;
@@ -87,26 +93,33 @@ pub fn allocate<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> Re
     while i < MAX_BLOCKS_PER_HOST as u32 {
         let place = (start + i) & (MAX_BLOCKS_PER_HOST as u32 - 1);
         i += 1;
-        let Some(block) = host_block(t, cfg, host, place) else { continue };
+        let Some(block) = host_block(t, cfg, host, place) else {
+            continue;
+        };
         blocks += 1;
         let slot = t.claim_port(cfg, block, key.proto, mask, random);
         if slot != 0 {
             host.current.set(place);
-            return Ok(slot);
+            return slot;
         }
     }
-    let slot = t.grow(cfg, index, key, random, now);
-    if slot & FAILED == 0 {
-        return Ok(slot);
+    let grown = t.grow(cfg, index, key, random, now);
+    if grown & FAILED == 0 {
+        return grown;
     }
-    let slot2 = t.reclaim(cfg, index, key, random, now);
-    if slot2 != 0 {
-        return Ok(slot2);
+    let reclaimed = t.reclaim(cfg, index, key, random, now);
+    if reclaimed == 0 {
+        let quota = grown == FAILED_QUOTA;
+        *reason = if quota { Reason::Quota } else { Reason::Exhausted };
+        let kind = if quota { EVENT_QUOTA } else { EVENT_EXHAUSTED };
+        t.event(Event {
+            kind,
+            host: key.inside.addr,
+            block: blocks,
+            when: now,
+        });
     }
-    let reason = if slot == FAILED_QUOTA { Reason::Quota } else { Reason::Exhausted };
-    let kind = if slot == FAILED_QUOTA { EVENT_QUOTA } else { EVENT_EXHAUSTED };
-    t.event(Event { kind, host: key.inside.addr, block: blocks, when: now });
-    Err(reason)
+    reclaimed
 }
 
 /// Set in the result of [`grow`] if it failed.
@@ -127,7 +140,10 @@ fn wanted(key: &InsideKey) -> u64 {
 /// For UDP, the port beside the one that the neighbouring inside port has, so that RTP and RTCP stay a pair.
 #[inline(always)]
 fn beside_partner<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> Option<u32> {
-    let partner = InsideKey { proto: key.proto, inside: Endpoint::new(key.inside.addr, key.inside.port ^ 1) };
+    let partner = InsideKey {
+        proto: key.proto,
+        inside: Endpoint::new(key.inside.addr, key.inside.port ^ 1),
+    };
     let slot = binding::find(t, cfg, &partner, now)? ^ 1;
     let (word, bit) = used_place(slot);
     let word = t.used_ports(word)?;
@@ -160,7 +176,11 @@ pub fn claim_port<T: Tables>(t: &T, cfg: &Config, block: u32, proto: Proto, mask
     let (address, first) = block_parts(block, cfg.block_shift);
     let base = slot_index(address, proto, first);
     let size = cfg.block_size();
-    let (words, span) = if size >= 64 { (size / 64, !0) } else { (1, ((1u64 << size) - 1) << (first & 63)) };
+    let (words, span) = if size >= 64 {
+        (size / 64, !0)
+    } else {
+        (1, ((1u64 << size) - 1) << (first & 63))
+    };
     let mut i = 0;
     while i < 16 && i < words {
         let at = (base >> 6) + ((random + i) & (words - 1));
@@ -190,7 +210,11 @@ pub fn claim_port<T: Tables>(t: &T, cfg: &Config, block: u32, proto: Proto, mask
 #[inline(always)]
 fn pick(bits: u64, random: u32) -> u32 {
     let turn = random & 63;
-    let turned = if turn == 0 { bits } else { bits >> turn | bits << (64 - turn) };
+    let turned = if turn == 0 {
+        bits
+    } else {
+        bits >> turn | bits << (64 - turn)
+    };
     (lowest(turned) + turn) & 63
 }
 
@@ -199,15 +223,23 @@ fn pick(bits: u64, random: u32) -> u32 {
 #[inline(always)]
 pub fn grow<T: Tables>(t: &T, cfg: &Config, index: u32, key: &InsideKey, random: u32, now: u32) -> u32 {
     let Some(host) = t.host(index) else { return FAILED_POOL };
-    let Some(place) = free_place_of(cfg, host) else { return FAILED_QUOTA };
-    let Some(block) = claim_block(t, cfg, host, random) else { return FAILED_POOL };
-    let Some(record) = t.block(block) else { return FAILED_POOL };
+    let Some(place) = free_place_of(cfg, host) else {
+        return FAILED_QUOTA;
+    };
+    let Some(block) = claim_block(t, cfg, host, random) else {
+        return FAILED_POOL;
+    };
+    let Some(record) = t.block(block) else {
+        return FAILED_POOL;
+    };
     record.since.set(now);
     record.logged.set(0);
     record.word.set(BlockWord::new(BlockState::Owned, key.inside.addr).0);
     // Take the port first: once the block is in the list, other CPUs fill it.
     let slot = claim_port(t, cfg, block, key.proto, wanted(key), random.rotate_left(16));
-    let Some(entry) = host.blocks.get(place as usize & (MAX_BLOCKS_PER_HOST - 1)) else { return FAILED_POOL };
+    let Some(entry) = host.blocks.get(place as usize & (MAX_BLOCKS_PER_HOST - 1)) else {
+        return FAILED_POOL;
+    };
     if slot == 0 || !entry.replace(0, u64::from(block) + 1) {
         // Another CPU filled the place: this block goes back, the packet's sender tries again.
         if slot != 0 {
@@ -218,7 +250,12 @@ pub fn grow<T: Tables>(t: &T, cfg: &Config, index: u32, key: &InsideKey, random:
         return FAILED_POOL;
     }
     host.current.set(place);
-    t.event(Event { kind: EVENT_BLOCK_ASSIGNED, host: key.inside.addr, block, when: now });
+    t.event(Event {
+        kind: EVENT_BLOCK_ASSIGNED,
+        host: key.inside.addr,
+        block,
+        when: now,
+    });
     slot
 }
 
@@ -329,49 +366,60 @@ pub fn host_start(cfg: &Config, addr: u32) -> u32 {
     mix(u64::from(addr), cfg.secret) as u32 & cfg.host_mask
 }
 
-/// The record of a host, if it has one.
+/// No host record.
+pub const NO_HOST: u32 = u32::MAX;
+
+/// The number of a host's record, or `NO_HOST`.
 #[inline(always)]
-pub fn find_host<'t, T: Tables>(t: &'t T, cfg: &Config, addr: u32) -> Option<(u32, &'t Host)> {
+pub fn find_host<T: Tables>(t: &T, cfg: &Config, addr: u32) -> u32 {
     let start = host_start(cfg, addr);
     let mut i = 0;
     while i < HOST_WINDOW {
         let index = (start + i) & cfg.host_mask;
         i += 1;
-        let host = t.host(index)?;
+        let Some(host) = t.host(index) else { return NO_HOST };
         let word = HostWord(host.word.get());
         if word.used() && word.addr() == addr {
-            return Some((index, host));
+            return index;
         }
     }
-    None
+    NO_HOST
 }
 
-/// The record of a host, made if it has none yet.
+/// The number of a host's record, which is made if there is none yet; `NO_HOST` and the reason if that is not possible.
 #[inline(always)]
-fn host_of<'t, T: Tables>(t: &'t T, cfg: &Config, addr: u32, now: u32) -> Result<(u32, &'t Host), Reason> {
-    if let Some(found) = find_host(t, cfg, addr) {
-        return Ok(found);
+fn host_of<T: Tables>(t: &T, cfg: &Config, addr: u32, now: u32, reason: &mut Reason) -> u32 {
+    let found = find_host(t, cfg, addr);
+    if found != NO_HOST {
+        return found;
     }
     let Some(address) = choose_address(t, cfg, addr) else {
-        t.event(Event { kind: EVENT_EXHAUSTED, host: addr, block: 0, when: now });
-        return Err(Reason::Exhausted);
+        t.event(Event {
+            kind: EVENT_EXHAUSTED,
+            host: addr,
+            block: 0,
+            when: now,
+        });
+        *reason = Reason::Exhausted;
+        return NO_HOST;
     };
+    *reason = Reason::HostsFull;
     let start = host_start(cfg, addr);
     let mut i = 0;
     while i < HOST_WINDOW {
         let index = (start + i) & cfg.host_mask;
         i += 1;
-        let host = t.host(index).ok_or(Reason::HostsFull)?;
+        let Some(host) = t.host(index) else { return NO_HOST };
         if host.word.replace(0, HostWord::new(addr, address).0) {
             host.created.set(now);
-            return Ok((index, host));
+            return index;
         }
         let word = HostWord(host.word.get());
         if word.used() && word.addr() == addr {
-            return Ok((index, host));
+            return index;
         }
     }
-    Err(Reason::HostsFull)
+    NO_HOST
 }
 
 /// Without a daemon nobody frees what has expired. When nothing else is left, a few ports of the host's blocks are looked
@@ -385,7 +433,9 @@ pub fn reclaim<T: Tables>(t: &T, cfg: &Config, index: u32, key: &InsideKey, rand
         i += 1;
         let place = random as u32 & (MAX_BLOCKS_PER_HOST as u32 - 1);
         let place = if place < cfg.blocks_per_host { place } else { 0 };
-        let Some(block) = host_block(t, cfg, host, place) else { continue };
+        let Some(block) = host_block(t, cfg, host, place) else {
+            continue;
+        };
         let (address, first) = block_parts(block, cfg.block_shift);
         let mut port = first | (random >> 32) as u16 & (cfg.block_size() - 1) as u16;
         if key.proto == Proto::Udp {

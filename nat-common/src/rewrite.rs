@@ -28,7 +28,12 @@ impl Rewrite {
     /// No change.
     #[inline(always)]
     pub fn none(h: &Headers) -> Self {
-        Self { source: h.source, destination: h.destination, id: h.id, mss: 0 }
+        Self {
+            source: h.source,
+            destination: h.destination,
+            id: h.id,
+            mss: 0,
+        }
     }
 }
 
@@ -64,13 +69,20 @@ pub fn apply<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> Result<(), Reaso
         }
         IP_ICMP => {
             // The identifier was read into both ports; one of them changed. ICMPv4 has no pseudo header.
-            let id = if r.source.port != h.source.port { r.source.port } else { r.destination.port };
+            let id = if r.source.port != h.source.port {
+                r.source.port
+            } else {
+                r.destination.port
+            };
             let icmp = p.at::<Icmpv4Hdr>(h.l4).ok_or(Reason::Rewrite)?;
             let old = u16::from_be_bytes([icmp.data[0], icmp.data[1]]);
             let [high, low] = id.to_be_bytes();
             icmp.data[0] = high;
             icmp.data[1] = low;
-            icmp.check = Delta::new().word(old, id).apply(u16::from_be_bytes(icmp.check)).to_be_bytes();
+            icmp.check = Delta::new()
+                .word(old, id)
+                .apply(u16::from_be_bytes(icmp.check))
+                .to_be_bytes();
         }
         _ => {}
     }
@@ -104,7 +116,9 @@ fn clamp_mss<P: Packet>(p: &mut P, h: &Headers, header_len: usize, most: u16) ->
     let mut steps = 0;
     while steps < 20 && at + 4 <= end {
         steps += 1;
-        let Some(&mut [kind, length]) = p.at::<[u8; 2]>(h.l4 + at) else { return Ok(()) };
+        let Some(&mut [kind, length]) = p.at::<[u8; 2]>(h.l4 + at) else {
+            return Ok(());
+        };
         match kind {
             0 => return Ok(()),
             1 => at += 1,
@@ -119,7 +133,9 @@ fn clamp_mss<P: Packet>(p: &mut P, h: &Headers, header_len: usize, most: u16) ->
 
 #[inline(always)]
 fn lower<P: Packet>(p: &mut P, h: &Headers, at: usize, most: u16) -> Result<(), Reason> {
-    let Some(value) = p.at::<[u8; 2]>(h.l4 + at + 2) else { return Ok(()) };
+    let Some(value) = p.at::<[u8; 2]>(h.l4 + at + 2) else {
+        return Ok(());
+    };
     let old = u16::from_be_bytes(*value);
     if old <= most {
         return Ok(());

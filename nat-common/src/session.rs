@@ -215,13 +215,7 @@ pub fn outbound<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u
 
 /// Whether a packet from outside may pass to the binding (RFC 4787 §5), and what it does to its session.
 #[inline(always)]
-pub fn inbound<T: Tables>(
-    t: &T,
-    cfg: &Config,
-    slot: &Slot,
-    flow: &Flow,
-    now: u32,
-) -> Result<(), Reason> {
+pub fn inbound<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u32) -> Result<(), Reason> {
     let open = slot.kind.get() != crate::maps::KIND_DYNAMIC;
     let full = keeps_sessions(cfg, flow.proto);
     if full && let Some(session) = get(t, cfg, flow, flow.remote.port, now) {
@@ -273,7 +267,11 @@ fn keeps_sessions(cfg: &Config, proto: Proto) -> bool {
 
 #[inline(always)]
 fn add<T: Tables>(t: &T, cfg: &Config, flow: &Flow, state: SessionState, now: u32) -> Result<(), Reason> {
-    if t.make_session(cfg, flow, state, now) { Ok(()) } else { Err(Reason::SessionsFull) }
+    if t.make_session(cfg, flow, state, now) {
+        Ok(())
+    } else {
+        Err(Reason::SessionsFull)
+    }
 }
 
 /// Moves a session on; true if its stamp was renewed.
@@ -281,12 +279,19 @@ fn add<T: Tables>(t: &T, cfg: &Config, flow: &Flow, state: SessionState, now: u3
 fn advance(cfg: &Config, slot: &Slot, session: &Session, flow: &Flow, side: Side, now: u32) -> bool {
     let word = SessionWord(session.word.get());
     let old = word.state();
-    let new = if flow.proto == Proto::Tcp { old.after(side, flow.flags) } else { old };
+    let new = if flow.proto == Proto::Tcp {
+        old.after(side, flow.flags)
+    } else {
+        old
+    };
     let age = now.wrapping_sub(word.stamp()) as i32;
     if new == old && age < cfg.refresh as i32 {
         return false;
     }
-    if session.word.replace(word.0, SessionWord::new(new, word.generation(), now).0) {
+    if session
+        .word
+        .replace(word.0, SessionWord::new(new, word.generation(), now).0)
+    {
         if new.established() && !old.established() {
             slot.established.add(1);
         } else if old.established() && !new.established() {
@@ -300,7 +305,9 @@ fn advance(cfg: &Config, slot: &Slot, session: &Session, flow: &Flow, side: Side
 fn touch(cfg: &Config, session: &Session, now: u32) {
     let word = SessionWord(session.word.get());
     if now.wrapping_sub(word.stamp()) as i32 >= cfg.refresh as i32 {
-        session.word.replace(word.0, SessionWord::new(word.state(), word.generation(), now).0);
+        session
+            .word
+            .replace(word.0, SessionWord::new(word.state(), word.generation(), now).0);
     }
 }
 
@@ -355,7 +362,11 @@ fn get<'t, T: Tables>(t: &'t T, cfg: &Config, flow: &Flow, port: u16, now: u32) 
 /// its first packet gives way; an established one never does. False if that does not help either.
 #[inline(always)]
 pub fn make<T: Tables>(t: &T, cfg: &Config, flow: &Flow, state: SessionState, now: u32) -> bool {
-    let port = if state == SessionState::Permission { 0 } else { flow.remote.port };
+    let port = if state == SessionState::Permission {
+        0
+    } else {
+        flow.remote.port
+    };
     let index = claim(t, cfg, flow, port, now);
     let Some(session) = t.session(index) else { return false };
     session.slot.set(flow.slot);
@@ -381,7 +392,10 @@ fn claim<T: Tables>(t: &T, cfg: &Config, flow: &Flow, port: u16, now: u32) -> u3
         let usable = match urgency {
             0 => word.0 == 0,
             1 => word.state() != SessionState::Claimed && stale(t, cfg, session, word, now),
-            _ => matches!(word.state(), SessionState::Opening | SessionState::OpeningIn | SessionState::PickedUp),
+            _ => matches!(
+                word.state(),
+                SessionState::Opening | SessionState::OpeningIn | SessionState::PickedUp
+            ),
         };
         if usable && session.word.replace(word.0, claimed.0) {
             if word.state().established()
@@ -428,7 +442,9 @@ pub fn judge<T: Tables>(t: &T, cfg: &Config, side: Side, flow: &Flow) -> bool {
     };
     let mut i = 0;
     while i < MAX_RULES && i < cfg.policy_len {
-        let Some(rule) = t.rule(cfg.policy_first + i) else { return false };
+        let Some(rule) = t.rule(cfg.policy_first + i) else {
+            return false;
+        };
         i += 1;
         if rule.matches(side, flow.proto, source, destination) {
             return rule.action == ACTION_ALLOW;

@@ -4,10 +4,7 @@
 use crate::config::{Config, State};
 use crate::event::Event;
 use crate::flow::{InsideKey, Proto, Side};
-use crate::maps::{
-    Address, Block, Bucket, Destination, Fragment, Host, Interface, Session, Slot,
-    Traffic,
-};
+use crate::maps::{Address, Block, Bucket, Destination, Fragment, Host, Interface, Session, Slot, Traffic};
 use crate::policy::Rule;
 use crate::ports;
 use crate::raw::Word64;

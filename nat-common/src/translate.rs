@@ -13,9 +13,7 @@ use crate::fragment::{self, Datagram, FATE_DROP, FATE_FORWARD, FATE_PASS, Fate};
 use crate::icmp;
 use crate::maps::{BlockState, BlockWord, KIND_DYNAMIC, Slot, SlotState, SlotWord, ingress_key};
 use crate::packet::Packet;
-use crate::parse::{
-    DF, Headers, ICMP_ECHO, ICMP_ECHO_REPLY, ICMP_TIMESTAMP, ICMP_TIMESTAMP_REPLY, parse,
-};
+use crate::parse::{DF, Headers, ICMP_ECHO, ICMP_ECHO_REPLY, ICMP_TIMESTAMP, ICMP_TIMESTAMP_REPLY, parse};
 use crate::ports::{block_index, slot_index, used_place};
 use crate::rewrite::{self, Rewrite};
 use crate::session::{self, Flow};
@@ -43,9 +41,19 @@ impl Context<'_> {
     /// The way to `addr`.
     #[inline(always)]
     fn way<T: Tables>(&self, t: &T, h: &Headers, addr: u32) -> Result<Way, Reason> {
-        let query = Query { ingress: self.ingress, source: h.source.addr, addr, tos: h.tos, now: self.now };
+        let query = Query {
+            ingress: self.ingress,
+            source: h.source.addr,
+            addr,
+            tos: h.tos,
+            now: self.now,
+        };
         let mut way = Way::UNKNOWN;
-        if destination(t, self.cfg, self.state, &query, &mut way) { Ok(way) } else { Err(Reason::NotConfigured) }
+        if destination(t, self.cfg, self.state, &query, &mut way) {
+            Ok(way)
+        } else {
+            Err(Reason::NotConfigured)
+        }
     }
 }
 
@@ -58,7 +66,13 @@ fn run<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Step<
         return Err(Reason::NotConfigured.into());
     }
     let cfg = t.config(state.active - 1).ok_or(Reason::NotConfigured)?;
-    let c = Context { cfg, state, now: t.now(state), ingress: ingress_key(device, h.vlan), side };
+    let c = Context {
+        cfg,
+        state,
+        now: t.now(state),
+        ingress: ingress_key(device, h.vlan),
+        side,
+    };
     let (from, to) = (h.source.addr >> 24, h.destination.addr >> 24);
     if to >= 224 {
         return Err(Reason::Multicast.into());
@@ -86,7 +100,12 @@ fn from_inside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers,
         Class::NoRoute | Class::Unknown => return Err(Reason::Unreachable.into()),
     };
     let Some(proto) = Proto::from_ip(h.proto) else {
-        return Err(if external.is_some() { Reason::ToRouter } else { Reason::Protocol }.into());
+        return Err(if external.is_some() {
+            Reason::ToRouter
+        } else {
+            Reason::Protocol
+        }
+        .into());
     };
     if h.is_later_fragment() {
         return later_fragment(p, t, c, h);
@@ -120,14 +139,19 @@ fn from_inside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers,
         hairpin = Some((index, slot, word));
     }
     check_way(h, &out)?;
-    let key = InsideKey { proto, inside: h.source };
-    let index = match look_up(t, c.cfg, &key, c.now) {
-        Some(index) => index,
-        None => {
-            admit(t, c, h)?;
-            begin(t, c.cfg, &key, c.now)?
-        }
+    let key = InsideKey {
+        proto,
+        inside: h.source,
     };
+    let mut index = look_up(t, c.cfg, &key, c.now);
+    if index == NO_SLOT {
+        admit(t, c, h)?;
+        let mut reason = Reason::NoAddress;
+        index = begin(t, c.cfg, &key, c.now, &mut reason);
+        if index == NO_SLOT {
+            return Err(reason.into());
+        }
+    }
     let slot = t.slot(index).ok_or(Reason::Contended)?;
     let word = SlotWord(slot.word.get());
     let outside = binding::external_of(t, index).ok_or(Reason::NoAddress)?;
@@ -145,12 +169,25 @@ fn from_inside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers,
         refresh_inbound(c.cfg, slot, word, proto, c.now);
         count(t, c.cfg, index, h, Side::Outside);
     }
-    let id = if h.fragment & DF == 0 || h.is_fragment() { t.next_id() } else { h.id };
-    let r = Rewrite { source: outside, destination: target, id, mss: c.cfg.mss as u16 };
+    let id = if h.fragment & DF == 0 || h.is_fragment() {
+        t.next_id()
+    } else {
+        h.id
+    };
+    let r = Rewrite {
+        source: outside,
+        destination: target,
+        id,
+        mss: c.cfg.mss as u16,
+    };
     if h.is_fragment() {
         remember(t, c, h, &r, FATE_FORWARD)?;
     }
-    let reason = if hairpin.is_some() { Reason::Hairpin } else { Reason::Outbound };
+    let reason = if hairpin.is_some() {
+        Reason::Hairpin
+    } else {
+        Reason::Outbound
+    };
     send(p, t, h, &r, &out, reason)
 }
 
@@ -161,20 +198,43 @@ fn from_outside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers
         Class::Local => return Err(Reason::ToRouter.into()),
         Class::Foreign => return Err(Reason::ForeignVlan.into()),
         Class::Bypass => return Err(Reason::Bypass.into()),
-        Class::Inside => return Err(if t.bypassed(h.source.addr) { Reason::Bypass } else { Reason::OutsideToInside }.into()),
+        Class::Inside => {
+            return Err(if t.bypassed(h.source.addr) {
+                Reason::Bypass
+            } else {
+                Reason::OutsideToInside
+            }
+            .into());
+        }
         Class::NoNeighbour if way.beyond == Side::Inside => {
-            return Err(if t.bypassed(h.source.addr) { Reason::Bypass } else { Reason::OutsideToInside }.into());
+            return Err(if t.bypassed(h.source.addr) {
+                Reason::Bypass
+            } else {
+                Reason::OutsideToInside
+            }
+            .into());
         }
         Class::NoNeighbour | Class::Outside | Class::Elsewhere => return Err(Reason::Elsewhere.into()),
         Class::NoRoute | Class::Unknown => return Err(Reason::NoRoute.into()),
     };
-    let Some(proto) = Proto::from_ip(h.proto) else { return Err(Reason::ToRouter.into()) };
+    let Some(proto) = Proto::from_ip(h.proto) else {
+        return Err(Reason::ToRouter.into());
+    };
     if h.is_later_fragment() {
         return later_fragment(p, t, c, h);
     }
     if h.proto == IP_ICMP {
         if icmp::is_error(h.flags) {
-            return icmp_error(p, t, c, &Arrived { h, external: Some(address), way: &way });
+            return icmp_error(
+                p,
+                t,
+                c,
+                &Arrived {
+                    h,
+                    external: Some(address),
+                    way: &way,
+                },
+            );
         }
         if h.flags != ICMP_ECHO_REPLY && h.flags != ICMP_TIMESTAMP_REPLY {
             return Err(Reason::ToRouter.into());
@@ -185,7 +245,11 @@ fn from_outside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers
     let Some(word) = live(t, c.cfg, index, slot, c.now) else {
         let verdict = unbound(t, c.cfg, index, slot, proto);
         if h.is_fragment() {
-            let kind = if matches!(verdict, Verdict::Pass(_)) { FATE_PASS } else { FATE_DROP };
+            let kind = if matches!(verdict, Verdict::Pass(_)) {
+                FATE_PASS
+            } else {
+                FATE_DROP
+            };
             remember(t, c, h, &Rewrite::none(h), kind)?;
         }
         return Err(verdict);
@@ -199,7 +263,12 @@ fn from_outside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers
     }
     refresh_inbound(c.cfg, slot, word, proto, c.now);
     count(t, c.cfg, index, h, Side::Outside);
-    let r = Rewrite { source: h.source, destination: target, id: h.id, mss: c.cfg.mss as u16 };
+    let r = Rewrite {
+        source: h.source,
+        destination: target,
+        id: h.id,
+        mss: c.cfg.mss as u16,
+    };
     if h.is_fragment() {
         remember(t, c, h, &r, FATE_FORWARD)?;
     }
@@ -231,10 +300,22 @@ fn check_way(h: &Headers, way: &Way) -> Step<()> {
         return Err(Reason::TtlExpired.into());
     }
     if way.mtu != 0 && h.total_len > way.mtu {
-        return Err(Verdict::Punt(Reason::TooBig, Argument { value: u32::from(way.mtu), out: 0 }));
+        return Err(Verdict::Punt(
+            Reason::TooBig,
+            Argument {
+                value: u32::from(way.mtu),
+                out: 0,
+            },
+        ));
     }
     if way.class == Class::NoNeighbour {
-        return Err(Verdict::Punt(Reason::NoNeighbour, Argument { value: way.next_hop, out: way.index }));
+        return Err(Verdict::Punt(
+            Reason::NoNeighbour,
+            Argument {
+                value: way.next_hop,
+                out: way.index,
+            },
+        ));
     }
     Ok(())
 }
@@ -253,15 +334,18 @@ fn admit<T: Tables>(t: &T, c: &Context, h: &Headers) -> Result<(), Reason> {
     }
 }
 
+/// No slot: 0 would be TCP port 0.
+const NO_SLOT: u32 = 0;
+
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn look_up<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> Option<u32> {
-    find(t, cfg, key, now)
+fn look_up<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> u32 {
+    find(t, cfg, key, now).unwrap_or(NO_SLOT)
 }
 
 /// A new binding.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn begin<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> Result<u32, Reason> {
-    create(t, cfg, key, now)
+fn begin<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32, reason: &mut Reason) -> u32 {
+    create(t, cfg, key, now, reason)
 }
 
 #[cfg_attr(target_arch = "bpf", inline(never))]
@@ -283,7 +367,14 @@ fn flow_of(slot: u32, word: SlotWord, h: &Headers, proto: Proto, ends: (Endpoint
         // The identifier is the binding's; a query has no remote port.
         Proto::Icmp => (0, Endpoint::new(remote.addr, 0)),
     };
-    Flow { slot, generation: word.generation(), proto, flags, inside, remote }
+    Flow {
+        slot,
+        generation: word.generation(),
+        proto,
+        flags,
+        inside,
+        remote,
+    }
 }
 
 /// Inbound packets refresh TCP bindings, others only if configured so (RFC 4787 REQ-6).
@@ -328,13 +419,22 @@ fn unbound<T: Tables>(t: &T, cfg: &Config, index: u32, slot: &Slot, proto: Proto
     };
     let (word, bit) = used_place(index);
     let taken = t.used_ports(word).is_none_or(|w| w.get() & bit != 0);
-    if reserved || taken { Reason::Unbound.into() } else { Reason::NoBinding.into() }
+    if reserved || taken {
+        Reason::Unbound.into()
+    } else {
+        Reason::NoBinding.into()
+    }
 }
 
 /// Remembers what the first fragment said.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn remember<T: Tables>(t: &T, c: &Context, h: &Headers, r: &Rewrite, kind: u8) -> Result<(), Reason> {
-    let fate = Fate { source: r.source.addr, destination: r.destination.addr, id: r.id, kind };
+    let fate = Fate {
+        source: r.source.addr,
+        destination: r.destination.addr,
+        id: r.id,
+        kind,
+    };
     fragment::learn(t, c.cfg, h, &(Datagram::of(h, c.side), fate), c.now)
 }
 
@@ -373,7 +473,11 @@ fn icmp_error<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, arrived: &Arr
     let mut quote = icmp::Quote::EMPTY;
     icmp::read_quote(p, h, &mut quote)?;
     let translated = icmp::translate(t, c.cfg, h, &quote, &(c.side, external, c.now))?;
-    let out = if external.is_some() { c.way(t, h, translated.outer.destination.addr)? } else { *way };
+    let out = if external.is_some() {
+        c.way(t, h, translated.outer.destination.addr)?
+    } else {
+        *way
+    };
     check_way(h, &out)?;
     let interface = t.interface(out.port).ok_or(Reason::NotConfigured)?;
     icmp::apply(p, h, &translated)?;

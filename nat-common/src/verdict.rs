@@ -32,12 +32,21 @@ impl From<Reason> for Verdict {
     #[inline(always)]
     fn from(reason: Reason) -> Self {
         match reason {
-            Reason::Quota | Reason::Exhausted | Reason::Policy | Reason::TtlExpired | Reason::Unreachable
-            | Reason::FragmentOrphan | Reason::TooBig | Reason::NoNeighbour => {
-                Verdict::Punt(reason, Argument { value: 0, out: 0 })
-            }
-            Reason::NotIpv4 | Reason::ForeignVlan | Reason::ToRouter | Reason::Multicast | Reason::Bypass
-            | Reason::Elsewhere | Reason::Unbound => Verdict::Pass(reason),
+            Reason::Quota
+            | Reason::Exhausted
+            | Reason::Policy
+            | Reason::TtlExpired
+            | Reason::Unreachable
+            | Reason::FragmentOrphan
+            | Reason::TooBig
+            | Reason::NoNeighbour => Verdict::Punt(reason, Argument { value: 0, out: 0 }),
+            Reason::NotIpv4
+            | Reason::ForeignVlan
+            | Reason::ToRouter
+            | Reason::Multicast
+            | Reason::Bypass
+            | Reason::Elsewhere
+            | Reason::Unbound => Verdict::Pass(reason),
             _ => Verdict::Drop(reason),
         }
     }

@@ -43,14 +43,7 @@ pub fn route(ctx: *mut core::ffi::c_void, ifindex: u32, source: u32, destination
     fib.__bindgen_anon_3.ipv4_src = source.to_be();
     fib.__bindgen_anon_4.ipv4_dst = destination.to_be();
     // SAFETY: the context is that of the running program.
-    let answer = unsafe {
-        bpf_fib_lookup(
-            ctx.cast(),
-            (&raw mut fib).cast(),
-            size_of::<FibLookup>() as i32,
-            0,
-        )
-    };
+    let answer = unsafe { bpf_fib_lookup(ctx.cast(), (&raw mut fib).cast(), size_of::<FibLookup>() as i32, 0) };
     let kind = match answer {
         FIB_SUCCESS => RouteKind::Known,
         FIB_NO_NEIGHBOUR => RouteKind::NoNeighbour,
@@ -60,17 +53,31 @@ pub fn route(ctx: *mut core::ffi::c_void, ifindex: u32, source: u32, destination
     };
     // SAFETY: the fields that the helper fills for IPv4.
     let (next_hop, mtu, mac) = unsafe {
-        (u32::from_be(fib.__bindgen_anon_4.ipv4_dst), fib.__bindgen_anon_1.mtu_result, fib.__bindgen_anon_6.__bindgen_anon_2.dmac)
+        (
+            u32::from_be(fib.__bindgen_anon_4.ipv4_dst),
+            fib.__bindgen_anon_1.mtu_result,
+            fib.__bindgen_anon_6.__bindgen_anon_2.dmac,
+        )
     };
-    Route { kind, ifindex: fib.ifindex, next_hop, mtu, mac }
+    Route {
+        kind,
+        ifindex: fib.ifindex,
+        next_hop,
+        mtu,
+        mac,
+    }
 }
 
 /// Copies a packet for the daemon, within the budgets. Returns the reason to count.
 #[inline(never)]
 pub fn punt(ctx: &XdpContext, reason: Reason, argument: Argument) -> Reason {
     let maps = Maps { ctx };
-    let Some(state) = maps.state() else { return Reason::NotConfigured };
-    let Some(cfg) = maps.config(state.active.wrapping_sub(1)) else { return Reason::NotConfigured };
+    let Some(state) = maps.state() else {
+        return Reason::NotConfigured;
+    };
+    let Some(cfg) = maps.config(state.active.wrapping_sub(1)) else {
+        return Reason::NotConfigured;
+    };
     let now = maps.now(state);
     let source = source_of(ctx).wrapping_mul(0x9e37_79b1) >> 22 & (PUNT_SOURCES - 1);
     if !take(cfg, &PUNT_SOURCE, source, now, cfg.punt_source, cfg.punt_source_rate)
@@ -78,10 +85,14 @@ pub fn punt(ctx: &XdpContext, reason: Reason, argument: Argument) -> Reason {
     {
         return Reason::Budget;
     }
-    let Some(scratch) = PUNT_SCRATCH.get_ptr_mut(0) else { return Reason::Budget };
+    let Some(scratch) = PUNT_SCRATCH.get_ptr_mut(0) else {
+        return Reason::Budget;
+    };
     // SAFETY: the context is the program's own.
     let whole = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) };
-    let Some(len) = bounded(whole.min(PUNT_MAX as u64), 1, PUNT_MAX as u64) else { return Reason::Budget };
+    let Some(len) = bounded(whole.min(PUNT_MAX as u64), 1, PUNT_MAX as u64) else {
+        return Reason::Budget;
+    };
     // SAFETY: a per-CPU element that this program run has for itself, large enough for header and copy.
     unsafe {
         (*scratch).header = Punt {
@@ -121,7 +132,11 @@ fn take(cfg: &Config, buckets: &PerCpuArray<Tokens>, index: u32, now: u32, size:
     let one = cfg.ticks_per_second;
     let passed = now.wrapping_sub(tokens.stamp.get()).min(one << 8);
     let full = size.wrapping_mul(one);
-    let left = tokens.left.get().wrapping_add(passed.wrapping_mul(per_second)).min(full);
+    let left = tokens
+        .left
+        .get()
+        .wrapping_add(passed.wrapping_mul(per_second))
+        .min(full);
     tokens.stamp.set(now);
     if left < one {
         tokens.left.set(left);

@@ -21,7 +21,12 @@ mod programs {
 
     #[inline(always)]
     fn handle(ctx: &XdpContext, side: Side) -> u32 {
-        let verdict = process(&mut XdpPacket::new(ctx), &Maps { ctx }, side, ctx.ingress_ifindex() as u32);
+        let verdict = process(
+            &mut XdpPacket::new(ctx),
+            &Maps { ctx },
+            side,
+            ctx.ingress_ifindex() as u32,
+        );
         let (action, reason) = match verdict {
             Verdict::Forward(reason, port) => forward::redirect(reason, port),
             Verdict::Pass(reason) => (xdp_action::XDP_PASS, reason),

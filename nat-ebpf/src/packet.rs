@@ -44,7 +44,8 @@ impl Packet for XdpPacket<'_> {
     #[inline(always)]
     fn again(&mut self, offset: usize) -> Option<u8> {
         // SAFETY: a reference is valid for reads.
-        self.at::<u8>(offset).map(|byte| unsafe { core::ptr::from_mut(byte).read_volatile() })
+        self.at::<u8>(offset)
+            .map(|byte| unsafe { core::ptr::from_mut(byte).read_volatile() })
     }
 
     #[inline(always)]

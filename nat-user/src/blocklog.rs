@@ -36,11 +36,7 @@ pub struct BlockLog {
 enum Sink {
     Off,
     Syslog(syslog::Syslog),
-    File {
-        path: PathBuf,
-        file: File,
-        torn: bool,
-    },
+    File { path: PathBuf, file: File, torn: bool },
 }
 
 impl BlockLog {
@@ -60,7 +56,10 @@ impl BlockLog {
     /// Opens a syslog socket at another place than [`DEV_LOG`].
     pub fn open_syslog(socket: &Path) -> Result<BlockLog> {
         let syslog = syslog::Syslog::connect(socket).with_context(|| {
-            format!("cannot reach syslog at {}; start a syslog daemon, or write a file's path as log.blocks", socket.display())
+            format!(
+                "cannot reach syslog at {}; start a syslog daemon, or write a file's path as log.blocks",
+                socket.display()
+            )
         })?;
         Ok(BlockLog {
             sink: Sink::Syslog(syslog),
@@ -74,10 +73,7 @@ impl BlockLog {
     /// # Errors
     /// If the target cannot be written. Lines that were not written stay buffered up to a bound; the caller counts and goes on.
     pub fn record(&mut self, record: &EventRecord) -> io::Result<()> {
-        if !matches!(
-            record.event,
-            Event::BlockAssigned { .. } | Event::BlockReleased { .. }
-        ) {
+        if !matches!(record.event, Event::BlockAssigned { .. } | Event::BlockReleased { .. }) {
             return Ok(());
         }
         match &mut self.sink {

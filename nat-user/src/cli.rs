@@ -188,11 +188,7 @@ impl FromStr for ExternalFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |_| {
-            format!(
-                "`{text}` is no external endpoint; write it like 203.0.113.1 or 203.0.113.1:40000"
-            )
-        };
+        let wrong = |_| format!("`{text}` is no external endpoint; write it like 203.0.113.1 or 203.0.113.1:40000");
         match text.split_once(':') {
             None => Ok(ExternalFilter {
                 ip: text.parse().map_err(wrong)?,
@@ -253,17 +249,7 @@ mod tests {
         assert!(parse(&["run", "--inside", "a"]).is_err());
         assert!(parse(&["run"]).is_err());
         assert!(parse(&["run", "--config", "x", "--lifetime-scale", "0"]).is_err());
-        assert!(
-            parse(&[
-                "bindings",
-                "--host",
-                "10.0.0.1",
-                "delete-forward",
-                "tcp",
-                "80"
-            ])
-            .is_err()
-        );
+        assert!(parse(&["bindings", "--host", "10.0.0.1", "delete-forward", "tcp", "80"]).is_err());
         assert!(parse(&["lookup", "--log", "x", "1.2.3.4:5", "udp", "yesterday"]).is_err());
     }
 
@@ -271,22 +257,13 @@ mod tests {
     fn external_filters() {
         let parse = |text: &str| text.parse::<ExternalFilter>();
         let ip = Ipv4Addr::new(203, 0, 113, 1);
-        assert_eq!(
-            parse("203.0.113.1").unwrap(),
-            ExternalFilter { ip, port: None }
-        );
+        assert_eq!(parse("203.0.113.1").unwrap(), ExternalFilter { ip, port: None });
         assert_eq!(
             parse("203.0.113.1:40000").unwrap(),
-            ExternalFilter {
-                ip,
-                port: Some(40000)
-            }
+            ExternalFilter { ip, port: Some(40000) }
         );
         for wrong in ["", ":1", "203.0.113.1:", "203.0.113.1:65536", "::1"] {
-            assert!(
-                parse(wrong).unwrap_err().contains("write it like"),
-                "{wrong}"
-            );
+            assert!(parse(wrong).unwrap_err().contains("write it like"), "{wrong}");
         }
     }
 }

@@ -26,9 +26,7 @@ pub struct Client {
 /// Why a request could not be answered.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error(
-        "no daemon answers on {path} ({cause}); start one with `sipnat run`, or name its socket with --socket"
-    )]
+    #[error("no daemon answers on {path} ({cause}); start one with `sipnat run`, or name its socket with --socket")]
     NoDaemon { path: String, cause: io::Error },
     #[error("{path} cannot be used by this user; run as root")]
     NotAllowed { path: String },
@@ -62,9 +60,7 @@ impl Client {
                 stream: BufReader::with_capacity(64 * 1024, stream),
                 path: path.to_owned(),
             }),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                Err(ClientError::NotAllowed { path: shown })
-            }
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(ClientError::NotAllowed { path: shown }),
             Err(cause) => Err(ClientError::NoDaemon { path: shown, cause }),
         }
     }
@@ -100,10 +96,7 @@ impl Client {
             if Ending::is_one(record) {
                 return match serde_json::from_str(record) {
                     Ok(Ending::End { .. }) => Ok(()),
-                    Ok(Ending::Error { error, code }) => Err(ClientError::Refused {
-                        message: error,
-                        code,
-                    }),
+                    Ok(Ending::Error { error, code }) => Err(ClientError::Refused { message: error, code }),
                     Err(error) => Err(self.broken(error)),
                 };
             }
@@ -112,10 +105,7 @@ impl Client {
     }
 
     /// All records of an answer.
-    pub fn collect<T: DeserializeOwned>(
-        &mut self,
-        request: &Request,
-    ) -> Result<Vec<T>, ClientError> {
+    pub fn collect<T: DeserializeOwned>(&mut self, request: &Request) -> Result<Vec<T>, ClientError> {
         let mut records = Vec::new();
         let result = self.request(request, |line| {
             records.push(serde_json::from_str(line)?);
@@ -123,9 +113,7 @@ impl Client {
         });
         match result {
             Ok(()) => Ok(records),
-            Err(ClientError::Output(error)) => {
-                Err(self.broken(format_args!("a record is not as expected: {error}")))
-            }
+            Err(ClientError::Output(error)) => Err(self.broken(format_args!("a record is not as expected: {error}"))),
             Err(error) => Err(error),
         }
     }

@@ -53,11 +53,7 @@ pub trait Service: Send + Sync + 'static {
     fn add_forward(&self, forward: Forward) -> Result<String, ServiceError>;
 
     /// Deletes the runtime forward with exactly this external side; [`ServiceError::NotFound`] if there is none.
-    fn delete_forward(
-        &self,
-        protocol: Proto,
-        external: ExternalSide,
-    ) -> Result<String, ServiceError>;
+    fn delete_forward(&self, protocol: Proto, external: ExternalSide) -> Result<String, ServiceError>;
 
     /// Applies the changed config as a whole or not at all; says what changed.
     fn reload(&self) -> Result<String, ServiceError>;
@@ -148,12 +144,8 @@ impl BindingFilter {
         self.proto.is_none_or(|wanted| wanted == proto)
             && self.host.is_none_or(|wanted| wanted == *inside.ip())
             && self.port.is_none_or(|wanted| wanted == inside.port())
-            && self
-                .external_ip
-                .is_none_or(|wanted| wanted == *external.ip())
-            && self
-                .external_port
-                .is_none_or(|wanted| wanted == external.port())
+            && self.external_ip.is_none_or(|wanted| wanted == *external.ip())
+            && self.external_port.is_none_or(|wanted| wanted == external.port())
     }
 }
 
@@ -198,8 +190,7 @@ mod tests {
             parse(r#"{"cmd":"counters"}"#).unwrap(),
             Request::Counters { all: false }
         );
-        let add =
-            r#"{"cmd":"add_forward","protocol":"tcp","external":"80","inside":"10.0.0.1:80"}"#;
+        let add = r#"{"cmd":"add_forward","protocol":"tcp","external":"80","inside":"10.0.0.1:80"}"#;
         assert!(matches!(
             parse(add).unwrap(),
             Request::AddForward {
@@ -221,19 +212,13 @@ mod tests {
             Request::Events { follow: true },
             Request::Detach,
         ] {
-            assert_eq!(
-                parse(&serde_json::to_string(&request).unwrap()).unwrap(),
-                request
-            );
+            assert_eq!(parse(&serde_json::to_string(&request).unwrap()).unwrap(), request);
         }
     }
 
     #[test]
     fn each_part_of_the_filter_counts() {
-        let (inside, external) = (
-            "10.0.0.2:5060".parse().unwrap(),
-            "203.0.113.1:40000".parse().unwrap(),
-        );
+        let (inside, external) = ("10.0.0.2:5060".parse().unwrap(), "203.0.113.1:40000".parse().unwrap());
         let full = BindingFilter {
             host: Some(Ipv4Addr::new(10, 0, 0, 2)),
             proto: Some(Proto::Udp),

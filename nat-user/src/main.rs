@@ -11,9 +11,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use nat_user::{
     blocklog,
-    cli::{
-        Bindings, ChangeForward, Cli, Command, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_OK, Lookup, Run,
-    },
+    cli::{Bindings, ChangeForward, Cli, Command, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_OK, Lookup, Run},
     client::{Client, ClientError},
     config::{Config, ConfigError, DEFAULT_SOCKET, Overrides, RunOptions},
     control::{BindingFilter, Done, Request},
@@ -28,11 +26,7 @@ fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sipnat: {error:#}");
-            ExitCode::from(
-                error
-                    .downcast_ref()
-                    .map_or(EXIT_ERROR, ClientError::exit_code),
-            )
+            ExitCode::from(error.downcast_ref().map_or(EXIT_ERROR, ClientError::exit_code))
         }
     }
 }
@@ -58,9 +52,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         }
         Command::Check { config } => return check(&mut out, &config, json),
         Command::Lookup(query) => return lookup(&mut out, &query, json),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "sipnat", &mut out)
-        }
+        Command::Completions { shell } => clap_complete::generate(shell, &mut Cli::command(), "sipnat", &mut out),
         Command::Man { dir } => man(&dir)?,
         Command::Status => {
             let status: StatusRecord = Client::connect(&socket)?.one(&Request::Status)?;
@@ -72,34 +64,23 @@ fn dispatch(cli: Cli) -> Result<u8> {
             }
         }
         Command::Bindings(Bindings {
-            change: Some(change),
-            ..
+            change: Some(change), ..
         }) => done(&mut out, &socket, &change_request(change), json)?,
         Command::Bindings(filter) => bindings(&mut out, &socket, filter, json)?,
         Command::Blocks { host } => {
             let request = Request::Blocks { host };
-            list::<BlockRecord>(&mut out, &socket, &request, json, |records| {
-                output::blocks(records)
-            })?;
+            list::<BlockRecord>(&mut out, &socket, &request, json, |records| output::blocks(records))?;
         }
         Command::Counters { all } => {
             let request = Request::Counters { all };
-            list::<CounterRecord>(&mut out, &socket, &request, json, |records| {
-                output::counters(records)
-            })?;
+            list::<CounterRecord>(&mut out, &socket, &request, json, |records| output::counters(records))?;
         }
         Command::Events { follow } => events(&mut out, &socket, follow, json)?,
         Command::Reload => done(&mut out, &socket, &Request::Reload, json)?,
         Command::Detach { pin_dir } => match Client::connect(&socket) {
-            Err(ClientError::NoDaemon { .. }) => {
-                print_done(&mut out, daemon::detach(&pin_dir)?, json)?
-            }
+            Err(ClientError::NoDaemon { .. }) => print_done(&mut out, daemon::detach(&pin_dir)?, json)?,
             Err(error) => return Err(error.into()),
-            Ok(mut client) => print_done(
-                &mut out,
-                client.one::<Done>(&Request::Detach)?.message,
-                json,
-            )?,
+            Ok(mut client) => print_done(&mut out, client.one::<Done>(&Request::Detach)?.message, json)?,
         },
     }
     out.flush()?;
@@ -160,24 +141,15 @@ fn check(out: &mut impl Write, path: &Path, json: bool) -> Result<u8> {
 }
 
 fn names(interfaces: &[nat_user::config::Interface]) -> String {
-    interfaces
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" ")
+    interfaces.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn lookup(out: &mut impl Write, query: &Lookup, json: bool) -> Result<u8> {
     let shown = query.log.display();
-    let log = File::open(&query.log).with_context(|| {
-        format!("cannot open {shown}; name the file that log.blocks of the config has")
-    })?;
-    let answer = blocklog::lookup(
-        BufReader::with_capacity(1 << 20, log),
-        query.external,
-        query.time,
-    )
-    .with_context(|| format!("cannot read {shown}"))?;
+    let log = File::open(&query.log)
+        .with_context(|| format!("cannot open {shown}; name the file that log.blocks of the config has"))?;
+    let answer = blocklog::lookup(BufReader::with_capacity(1 << 20, log), query.external, query.time)
+        .with_context(|| format!("cannot read {shown}"))?;
     if answer.unreadable > 0 {
         eprintln!(
             "sipnat: {} lines of {shown} are no records and were ignored",
@@ -205,12 +177,7 @@ fn lookup(out: &mut impl Write, query: &Lookup, json: bool) -> Result<u8> {
 fn man(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
-        .with_context(|| {
-            format!(
-                "cannot write man pages to {}; choose another directory",
-                dir.display()
-            )
-        })
+        .with_context(|| format!("cannot write man pages to {}; choose another directory", dir.display()))
 }
 
 /// Records as a JSON array, straight through, or as a table.
@@ -242,19 +209,12 @@ fn bindings(out: &mut impl Write, socket: &Path, wanted: Bindings, json: bool) -
         limit: wanted.limit,
     };
     if json {
-        return list::<BindingRecord>(
-            out,
-            socket,
-            &Request::Bindings(filter),
-            true,
-            output::bindings,
-        );
+        return list::<BindingRecord>(out, socket, &Request::Bindings(filter), true, output::bindings);
     }
     // One more than is shown tells whether there are more.
     let shown = wanted.limit.unwrap_or(TABLE_LIMIT);
     filter.limit = Some(shown.saturating_add(1));
-    let mut records: Vec<BindingRecord> =
-        Client::connect(socket)?.collect(&Request::Bindings(filter))?;
+    let mut records: Vec<BindingRecord> = Client::connect(socket)?.collect(&Request::Bindings(filter))?;
     let more = records.len() as u64 > shown;
     records.truncate(usize::try_from(shown).unwrap_or(usize::MAX));
     output::print(out, &output::bindings(&records))?;
@@ -280,11 +240,7 @@ fn events(out: &mut impl Write, socket: &Path, follow: bool, json: bool) -> Resu
 }
 
 fn done(out: &mut impl Write, socket: &Path, request: &Request, json: bool) -> Result<()> {
-    print_done(
-        out,
-        Client::connect(socket)?.one::<Done>(request)?.message,
-        json,
-    )
+    print_done(out, Client::connect(socket)?.one::<Done>(request)?.message, json)
 }
 
 fn print_done(out: &mut impl Write, message: String, json: bool) -> Result<()> {
@@ -307,8 +263,6 @@ fn change_request(change: ChangeForward) -> Request {
             external,
             inside,
         },
-        ChangeForward::DeleteForward { protocol, external } => {
-            Request::DeleteForward { protocol, external }
-        }
+        ChangeForward::DeleteForward { protocol, external } => Request::DeleteForward { protocol, external },
     }
 }

@@ -34,19 +34,13 @@ const HEAD_BYTES: usize = 8 * 1024;
 
 /// Opens the socket for [`serve`].
 pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "cannot serve metrics on {address}; choose another metrics.listen or stop who has it"
-        )
-    })
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot serve metrics on {address}; choose another metrics.listen or stop who has it"))
 }
 
 /// Serves until `shutdown` completes.
-pub async fn serve(
-    listener: TcpListener,
-    service: Arc<dyn Service>,
-    shutdown: impl Future<Output = ()>,
-) {
+pub async fn serve(listener: TcpListener, service: Arc<dyn Service>, shutdown: impl Future<Output = ()>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     // Many scrapers at once cost the tables no more than one does.
     let scrape = Arc::new(Mutex::new(()));
@@ -71,17 +65,12 @@ pub async fn serve(
         connections.spawn(async move {
             let _slot = slot;
             // Neither a timeout nor a broken connection is of interest to the NAT.
-            let _ =
-                tokio::time::timeout(CONNECTION_TIMEOUT, connection(stream, service, scrape)).await;
+            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection(stream, service, scrape)).await;
         });
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    service: Arc<dyn Service>,
-    scrape: Arc<Mutex<()>>,
-) -> Result<(), hyper::Error> {
+async fn connection(stream: TcpStream, service: Arc<dyn Service>, scrape: Arc<Mutex<()>>) -> Result<(), hyper::Error> {
     let respond = service_fn(move |request: Request<Incoming>| {
         let (service, scrape) = (service.clone(), scrape.clone());
         async move { Ok::<_, std::convert::Infallible>(respond(request, service, &scrape).await) }
@@ -94,16 +83,11 @@ async fn connection(
         .await
 }
 
-async fn respond(
-    request: Request<Incoming>,
-    service: Arc<dyn Service>,
-    scrape: &Mutex<()>,
-) -> Response<Full<Bytes>> {
+async fn respond(request: Request<Incoming>, service: Arc<dyn Service>, scrape: &Mutex<()>) -> Response<Full<Bytes>> {
     let plain = |status, text: String| {
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;
-        let kind =
-            hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        let kind = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, kind);
         response
     };
@@ -162,12 +146,7 @@ fn text(status: &StatusRecord, counters: &[CounterRecord]) -> String {
         "counter",
         "Packets by direction and by the one reason of their verdict.",
     );
-    for CounterRecord {
-        name,
-        direction,
-        value,
-    } in counters
-    {
+    for CounterRecord { name, direction, value } in counters {
         out.sample(
             "sipnat_packets_total",
             &[("direction", direction), ("reason", name)],
@@ -176,11 +155,7 @@ fn text(status: &StatusRecord, counters: &[CounterRecord]) -> String {
     }
     out.family("sipnat_bindings", "gauge", "Bindings that exist.");
     let counts = status.bindings;
-    for (proto, count) in [
-        ("tcp", counts.tcp),
-        ("udp", counts.udp),
-        ("icmp", counts.icmp),
-    ] {
+    for (proto, count) in [("tcp", counts.tcp), ("udp", counts.udp), ("icmp", counts.icmp)] {
         out.sample("sipnat_bindings", &[("proto", proto)], count);
     }
     out.one(
@@ -189,12 +164,7 @@ fn text(status: &StatusRecord, counters: &[CounterRecord]) -> String {
         "Most bindings at one time.",
         status.capacity,
     );
-    out.one(
-        "sipnat_sessions",
-        "gauge",
-        "Sessions that exist.",
-        status.sessions,
-    );
+    out.one("sipnat_sessions", "gauge", "Sessions that exist.", status.sessions);
     out.one(
         "sipnat_blocks_used",
         "gauge",
@@ -237,10 +207,7 @@ fn text(status: &StatusRecord, counters: &[CounterRecord]) -> String {
         "Interfaces the program is attached to; always 1.",
     );
     for interface in &status.interfaces {
-        let vlan = interface
-            .vlan
-            .map(|vlan| vlan.to_string())
-            .unwrap_or_default();
+        let vlan = interface.vlan.map(|vlan| vlan.to_string()).unwrap_or_default();
         let labels = [
             ("interface", &*interface.name),
             ("role", &interface.role),
@@ -274,21 +241,10 @@ impl Text {
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
         self.0.push_str(name);
         for (index, (label, text)) in labels.iter().enumerate() {
-            let text = text
-                .replace('\\', "\\\\")
-                .replace('"', "\\\"")
-                .replace('\n', "\\n");
-            let _ = write!(
-                self.0,
-                "{}{label}=\"{text}\"",
-                if index == 0 { '{' } else { ',' }
-            );
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.0, "{}{label}=\"{text}\"", if index == 0 { '{' } else { ',' });
         }
-        let _ = writeln!(
-            self.0,
-            "{} {value}",
-            if labels.is_empty() { "" } else { "}" }
-        );
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 }
 
@@ -317,12 +273,10 @@ mod tests {
             ..StatusRecord::default()
         };
         let counters =
-            [("out", "forwarded", 5), ("in", "forwarded", 6)].map(|(direction, name, value)| {
-                CounterRecord {
-                    name: name.into(),
-                    direction: direction.into(),
-                    value,
-                }
+            [("out", "forwarded", 5), ("in", "forwarded", 6)].map(|(direction, name, value)| CounterRecord {
+                name: name.into(),
+                direction: direction.into(),
+                value,
             });
         let text = text(&status, &counters);
         for expected in [
@@ -335,22 +289,13 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
-        let mut families: Vec<&str> = text
-            .lines()
-            .filter(|line| line.starts_with("# TYPE "))
-            .collect();
+        let mut families: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
         let count = families.len();
         families.dedup();
-        assert_eq!(
-            (families.len(), text.matches("# HELP ").count()),
-            (count, count)
-        );
+        assert_eq!((families.len(), text.matches("# HELP ").count()), (count, count));
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').unwrap();
-            assert!(
-                name.starts_with("sipnat_") && value.parse::<u64>().is_ok(),
-                "{line}"
-            );
+            assert!(name.starts_with("sipnat_") && value.parse::<u64>().is_ok(), "{line}");
         }
     }
 }

@@ -6,8 +6,8 @@ use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Tab
 
 use crate::{
     records::{
-        BindingCounts, BindingRecord, BlockRecord, CounterRecord, Event, EventRecord, LookupRecord,
-        StatusRecord, Traffic,
+        BindingCounts, BindingRecord, BlockRecord, CounterRecord, Event, EventRecord, LookupRecord, StatusRecord,
+        Traffic,
     },
     units::show_duration,
 };
@@ -107,11 +107,7 @@ pub fn counters(records: &[CounterRecord]) -> Table {
         add(
             &mut table,
             &columns,
-            [
-                record.direction.clone(),
-                record.name.clone(),
-                record.value.to_string(),
-            ],
+            [record.direction.clone(), record.name.clone(), record.value.to_string()],
         );
     }
     table
@@ -121,20 +117,13 @@ pub fn counters(records: &[CounterRecord]) -> Table {
 pub fn status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
     let pool = status.pool;
     let BindingCounts { tcp, udp, icmp } = status.bindings;
-    let addresses: Vec<String> = status
-        .external_addresses
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let addresses: Vec<String> = status.external_addresses.iter().map(ToString::to_string).collect();
     let facts = [
         (
             "version",
             format!("{} (schema {})", status.version, status.schema_version),
         ),
-        (
-            "process",
-            format!("{}, up {}", status.pid, seconds(status.uptime_s)),
-        ),
+        ("process", format!("{}, up {}", status.pid, seconds(status.uptime_s))),
         (
             "external",
             if addresses.is_empty() {
@@ -152,14 +141,8 @@ pub fn status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
             ),
         ),
         ("sessions", status.sessions.to_string()),
-        (
-            "blocks",
-            format!("{} of {} used", pool.blocks_used, pool.blocks_total),
-        ),
-        (
-            "hosts",
-            format!("{} can have a block at one time", pool.hosts),
-        ),
+        ("blocks", format!("{} of {} used", pool.blocks_used, pool.blocks_total)),
+        ("hosts", format!("{} can have a block at one time", pool.hosts)),
         (
             "pool",
             format!(
@@ -212,10 +195,7 @@ pub fn event(record: &EventRecord) -> String {
             seconds(*duration_s)
         ),
         Event::Exhausted { host, proto, cause } => {
-            format!(
-                "{host} {} ({cause})",
-                proto.map_or("any", |proto| proto.name())
-            )
+            format!("{host} {} ({cause})", proto.map_or("any", |proto| proto.name()))
         }
         Event::AddressesChanged { added, removed } => {
             format!("added {added:?}, removed {removed:?}")
@@ -230,9 +210,7 @@ pub fn event(record: &EventRecord) -> String {
 pub fn lookup(record: &LookupRecord) -> String {
     let until = record
         .until
-        .map_or("now, as far as the log knows".into(), |until| {
-            until.to_string()
-        });
+        .map_or("now, as far as the log knows".into(), |until| until.to_string());
     format!(
         "{} had {}:{}-{} from {} until {until}",
         record.host, record.external_ip, record.first_port, record.last_port, record.from
@@ -263,12 +241,7 @@ fn table(columns: &[&str]) -> Table {
 }
 
 fn add(table: &mut Table, columns: &[&str], row: impl IntoIterator<Item = String>) {
-    table.add_row(
-        columns
-            .iter()
-            .zip(row)
-            .map(|(column, text)| cell(column, text)),
-    );
+    table.add_row(columns.iter().zip(row).map(|(column, text)| cell(column, text)));
 }
 
 fn cell(column: &str, text: String) -> Cell {
@@ -367,14 +340,8 @@ mod tests {
             bytes_out: 2048,
             ..Traffic::default()
         });
-        let shown = trimmed(&bindings(&[BindingRecord {
-            traffic,
-            ..binding()
-        }]));
-        assert!(
-            shown.contains("7 / 0") && shown.contains("2.0 KiB / 0 B"),
-            "{shown}"
-        );
+        let shown = trimmed(&bindings(&[BindingRecord { traffic, ..binding() }]));
+        assert!(shown.contains("7 / 0") && shown.contains("2.0 KiB / 0 B"), "{shown}");
     }
 
     #[test]
@@ -402,9 +369,7 @@ mod tests {
             }
             array.end().unwrap();
             assert_eq!(
-                serde_json::from_slice::<Vec<serde_json::Value>>(&out)
-                    .unwrap()
-                    .len(),
+                serde_json::from_slice::<Vec<serde_json::Value>>(&out).unwrap().len(),
                 count
             );
         }
@@ -413,9 +378,6 @@ mod tests {
     #[test]
     fn byte_counts() {
         let shown = [0, 1023, 1024, 1536, u64::MAX].map(bytes);
-        assert_eq!(
-            shown,
-            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "16777216.0 TiB"]
-        );
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "16777216.0 TiB"]);
     }
 }

@@ -327,10 +327,7 @@ mod tests {
             "idle_s": 3, "expires_s": null, "created_s": 9, "filtering": "address-and-port-dependent",
         });
         assert_eq!(json(&binding), expected);
-        assert_eq!(
-            serde_json::from_value::<BindingRecord>(expected).unwrap(),
-            binding
-        );
+        assert_eq!(serde_json::from_value::<BindingRecord>(expected).unwrap(), binding);
         binding.traffic = Some(Traffic {
             packets_out: 1,
             bytes_out: 2,
@@ -343,10 +340,7 @@ mod tests {
             text.ends_with(r#""packets_out":1,"bytes_out":2,"packets_in":3,"bytes_in":4}"#),
             "{text}"
         );
-        assert_eq!(
-            serde_json::from_str::<BindingRecord>(&text).unwrap(),
-            binding
-        );
+        assert_eq!(serde_json::from_str::<BindingRecord>(&text).unwrap(), binding);
     }
 
     #[test]
@@ -360,10 +354,7 @@ mod tests {
         };
         let released = EventRecord {
             time,
-            event: Event::BlockReleased {
-                block,
-                duration_s: 7,
-            },
+            event: Event::BlockReleased { block, duration_s: 7 },
         };
         let text = serde_json::to_string(&released).unwrap();
         assert_eq!(
@@ -386,21 +377,14 @@ mod tests {
                 added: vec![block.external_ip],
                 removed: vec![],
             },
-            Event::Reloaded {
-                message: "x".into(),
-            },
-            Event::Warning {
-                message: "x".into(),
-            },
+            Event::Reloaded { message: "x".into() },
+            Event::Warning { message: "x".into() },
             Event::Missed { count: 1 },
         ] {
             let record = EventRecord { time, event };
             let value = json(&record);
             assert_eq!(value["event"], record.event.name());
-            assert_eq!(
-                serde_json::from_value::<EventRecord>(value).unwrap(),
-                record
-            );
+            assert_eq!(serde_json::from_value::<EventRecord>(value).unwrap(), record);
         }
     }
 
@@ -415,10 +399,7 @@ mod tests {
         let early = Time::from(SystemTime::UNIX_EPOCH);
         assert_eq!(early.to_string(), "1970-01-01T00:00:00.000Z");
         let later: Time = "1970-01-01T00:01:00Z".parse().unwrap();
-        assert_eq!(
-            (later.since(early).as_secs(), early.since(later).as_secs()),
-            (60, 0)
-        );
+        assert_eq!((later.since(early).as_secs(), early.since(later).as_secs()), (60, 0));
         assert_eq!(later.before(Duration::from_secs(60)), early);
     }
 }

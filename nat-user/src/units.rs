@@ -73,8 +73,7 @@ impl FromStr for Prefix {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("`{text}` is no IPv4 prefix; write it like 192.0.2.0/24 or 192.0.2.1");
+        let wrong = || format!("`{text}` is no IPv4 prefix; write it like 192.0.2.0/24 or 192.0.2.1");
         let (addr, len) = text.split_once('/').unwrap_or((text, "32"));
         let addr: Ipv4Addr = addr.parse().map_err(|_| wrong())?;
         let len: u8 = decimal(len).ok_or_else(wrong)?;
@@ -143,15 +142,12 @@ impl FromStr for PortRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("`{text}` is no port or port range; write it like 8080 or 8000-8010");
+        let wrong = || format!("`{text}` is no port or port range; write it like 8080 or 8000-8010");
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let first = decimal(first.trim()).ok_or_else(wrong)?;
         let last = decimal(last.trim()).ok_or_else(wrong)?;
         if first > last {
-            return Err(format!(
-                "the port range `{text}` runs backwards; write {last}-{first}"
-            ));
+            return Err(format!("the port range `{text}` runs backwards; write {last}-{first}"));
         }
         Ok(PortRange { first, last })
     }
@@ -215,9 +211,7 @@ impl FromStr for Proto {
         Proto::ALL
             .into_iter()
             .find(|proto| proto.name().eq_ignore_ascii_case(text))
-            .ok_or_else(|| {
-                format!("`{text}` is no protocol that is translated; write tcp, udp or icmp")
-            })
+            .ok_or_else(|| format!("`{text}` is no protocol that is translated; write tcp, udp or icmp"))
     }
 }
 
@@ -255,11 +249,8 @@ impl FromStr for Rate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!(
-                "`{text}` is no rate; write a number from 1 to 1000000 and a unit, like 100/s, 30/m or 10/h"
-            )
-        };
+        let wrong =
+            || format!("`{text}` is no rate; write a number from 1 to 1000000 and a unit, like 100/s, 30/m or 10/h");
         let (count, unit) = text.split_once('/').ok_or_else(wrong)?;
         let count: u32 = decimal(count.trim()).ok_or_else(wrong)?;
         let per = match unit.trim() {
@@ -291,9 +282,8 @@ impl fmt::Display for Rate {
 
 /// A duration with its unit: `300s`, `5m`, `2h4m`, `500ms`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| {
-        format!("`{text}` is no duration ({error}); write it like 300s, 5m or 2h4m")
-    })
+    humantime::parse_duration(text)
+        .map_err(|error| format!("`{text}` is no duration ({error}); write it like 300s, 5m or 2h4m"))
 }
 
 /// The same notation for output: `2h 4m`.
@@ -312,10 +302,7 @@ mod tests {
         let net: Prefix = "192.0.2.128/25".parse().unwrap();
         assert!(net.contains("192.0.2.255".parse().unwrap()));
         assert!(!net.contains("192.0.2.127".parse().unwrap()));
-        assert_eq!(
-            (net.size(), net.last().to_string().as_str()),
-            (128, "192.0.2.255")
-        );
+        assert_eq!((net.size(), net.last().to_string().as_str()), (128, "192.0.2.255"));
         assert_eq!(net.addresses().count(), 128);
         assert!(net.overlaps(&"192.0.2.0/24".parse().unwrap()) && net.overlaps(&Prefix::ALL));
         assert!(!net.overlaps(&"192.0.2.0/25".parse().unwrap()));
@@ -334,19 +321,11 @@ mod tests {
             "10.0.0.0/8/8",
         ] {
             assert!(
-                wrong
-                    .parse::<Prefix>()
-                    .unwrap_err()
-                    .contains("write it like"),
+                wrong.parse::<Prefix>().unwrap_err().contains("write it like"),
                 "{wrong}"
             );
         }
-        assert!(
-            "10.0.0.1/8"
-                .parse::<Prefix>()
-                .unwrap_err()
-                .contains("write 10.0.0.0/8")
-        );
+        assert!("10.0.0.1/8".parse::<Prefix>().unwrap_err().contains("write 10.0.0.0/8"));
     }
 
     #[test]
@@ -358,36 +337,17 @@ mod tests {
         assert_eq!(PortRange::ALL.count(), 65536);
         for wrong in ["", "-", "80-", "65536", "80,81", "+80", "a"] {
             assert!(
-                wrong
-                    .parse::<PortRange>()
-                    .unwrap_err()
-                    .contains("write it like"),
+                wrong.parse::<PortRange>().unwrap_err().contains("write it like"),
                 "{wrong}"
             );
         }
-        assert!(
-            "9-8"
-                .parse::<PortRange>()
-                .unwrap_err()
-                .contains("write 8-9")
-        );
+        assert!("9-8".parse::<PortRange>().unwrap_err().contains("write 8-9"));
         assert_eq!("TCP".parse::<Proto>().unwrap(), Proto::Tcp);
-        assert!(
-            "sctp"
-                .parse::<Proto>()
-                .unwrap_err()
-                .contains("write tcp, udp or icmp")
-        );
+        assert!("sctp".parse::<Proto>().unwrap_err().contains("write tcp, udp or icmp"));
         assert_eq!("100/s".parse::<Rate>().unwrap().interval_ns(), 10_000_000);
         assert_eq!("30/m".parse::<Rate>().unwrap().to_string(), "30/m");
         for wrong in ["", "100", "0/s", "1000001/s", "1/d", "-1/s"] {
-            assert!(
-                wrong
-                    .parse::<Rate>()
-                    .unwrap_err()
-                    .contains("write a number"),
-                "{wrong}"
-            );
+            assert!(wrong.parse::<Rate>().unwrap_err().contains("write a number"), "{wrong}");
         }
         assert_eq!(parse_duration("2h4m").unwrap(), Duration::from_secs(7440));
         assert!(parse_duration("300").unwrap_err().contains("write it like"));

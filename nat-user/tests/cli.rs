@@ -20,11 +20,7 @@ fn sipnat(args: &[&str]) -> Command {
 
 /// Exit code, standard output, standard error.
 fn run(args: &[&str]) -> (i32, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = sipnat(args).output().unwrap();
+    let Output { status, stdout, stderr } = sipnat(args).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (
         status.code().expect("not ended by a signal"),
@@ -117,16 +113,11 @@ fn a_million_bindings_stream_and_a_closed_pipe_is_no_error() {
         bindings: 1_000_000,
         ..Default::default()
     });
-    let mut child = sipnat(&[
-        "bindings",
-        "--json",
-        "--socket",
-        server.socket().to_str().unwrap(),
-    ])
-    .stdout(Stdio::piped())
-    .stderr(Stdio::piped())
-    .spawn()
-    .unwrap();
+    let mut child = sipnat(&["bindings", "--json", "--socket", server.socket().to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut first = String::new();
     let mut reader = BufReader::new(child.stdout.take().unwrap());
     reader.read_line(&mut first).unwrap();
@@ -134,18 +125,12 @@ fn a_million_bindings_stream_and_a_closed_pipe_is_no_error() {
     drop(reader);
     let output = child.wait_with_output().unwrap();
     assert_eq!(
-        (
-            output.status.code(),
-            String::from_utf8(output.stderr).unwrap()
-        ),
+        (output.status.code(), String::from_utf8(output.stderr).unwrap()),
         (Some(0), String::new())
     );
     // The service was told to stop: another request is answered, and far from all records were made.
     assert_eq!(ask(&server, &["status"]).0, 0);
-    let made = server
-        .service
-        .handed_out
-        .load(std::sync::atomic::Ordering::Relaxed);
+    let made = server.service.handed_out.load(std::sync::atomic::Ordering::Relaxed);
     assert!(made < 900_000, "{made}");
 }
 
@@ -162,25 +147,16 @@ fn forwards_come_and_go() {
     let (code, out, _) = ask(&server, &add);
     assert_eq!(
         (code, out.as_str()),
-        (
-            0,
-            "tcp 203.0.113.1:8000-8010 now leads to 192.168.1.10:80-90\n"
-        )
+        (0, "tcp 203.0.113.1:8000-8010 now leads to 192.168.1.10:80-90\n")
     );
     let listed = ask_json(&server, &["bindings"]);
     assert_eq!(
         (&listed[0]["kind"], &listed[0]["expires_s"]),
         (&json!("runtime"), &Value::Null)
     );
-    let (code, _, err) = ask(
-        &server,
-        &["bindings", "add-forward", "tcp", "8005", "192.168.1.11:80"],
-    );
+    let (code, _, err) = ask(&server, &["bindings", "add-forward", "tcp", "8005", "192.168.1.11:80"]);
     assert_eq!(code, 1);
-    assert!(
-        err.contains("already forwarded to 192.168.1.10:80-90"),
-        "{err}"
-    );
+    assert!(err.contains("already forwarded to 192.168.1.10:80-90"), "{err}");
     let delete = ["bindings", "delete-forward", "tcp", "203.0.113.1:8000-8010"];
     assert_eq!(
         ask_json(&server, &delete)["message"],
@@ -189,10 +165,7 @@ fn forwards_come_and_go() {
     let (code, _, err) = ask(&server, &delete);
     assert_eq!(
         (code, err.as_str()),
-        (
-            4,
-            "sipnat: there is no forward of tcp 203.0.113.1:8000-8010\n"
-        )
+        (4, "sipnat: there is no forward of tcp 203.0.113.1:8000-8010\n")
     );
     for (wrong, message) in [
         (["icmp", "1", "10.0.0.1:1"], "no ports to forward"),
@@ -200,10 +173,7 @@ fn forwards_come_and_go() {
         (["tcp", "1.2.3:1", "10.0.0.1:1"], "write it like"),
         (["tcp", "1", "10.0.0.1"], "write it like"),
     ] {
-        let (code, _, err) = ask(
-            &server,
-            &[&["bindings", "add-forward"], &wrong[..]].concat(),
-        );
+        let (code, _, err) = ask(&server, &[&["bindings", "add-forward"], &wrong[..]].concat());
         assert!(code == 1 && err.contains(message), "{code} {err}");
     }
 }
@@ -217,22 +187,12 @@ fn blocks_and_counters() {
     }]);
     assert_eq!(ask_json(&server, &["blocks"]), blocks);
     assert_eq!(ask_json(&server, &["blocks", "--host", "10.0.0.2"]), blocks);
-    assert_eq!(
-        ask_json(&server, &["blocks", "--host", "10.0.0.3"]),
-        json!([])
-    );
+    assert_eq!(ask_json(&server, &["blocks", "--host", "10.0.0.3"]), json!([]));
     assert!(ask(&server, &["blocks"]).1.contains("40000-40063"));
     let forwarded = json!({ "name": "forwarded", "direction": "out", "value": 7 });
     assert_eq!(ask_json(&server, &["counters"]), json!([forwarded]));
     assert_eq!(ask_json(&server, &["counters", "--all"])[1]["value"], 0);
-    assert!(
-        ask(&server, &["counters"])
-            .1
-            .lines()
-            .nth(1)
-            .unwrap()
-            .starts_with("out")
-    );
+    assert!(ask(&server, &["counters"]).1.lines().nth(1).unwrap().starts_with("out"));
 }
 
 #[test]
@@ -272,10 +232,7 @@ fn events_are_remembered_and_followed() {
     };
     for event in [
         Event::BlockAssigned { block, since: None },
-        Event::BlockReleased {
-            block,
-            duration_s: 3,
-        },
+        Event::BlockReleased { block, duration_s: 3 },
     ] {
         server.events.publish(event.clone());
         assert_eq!(next().event, event);
@@ -300,16 +257,10 @@ fn reload_and_detach() {
     let (code, _, err) = ask(&failing, &["reload"]);
     assert_eq!(
         (code, err.as_str()),
-        (
-            1,
-            "sipnat: nothing was changed: x.toml:1:1: unknown field\n"
-        )
+        (1, "sipnat: nothing was changed: x.toml:1:1: unknown field\n")
     );
     let server = Server::start(MemoryService::default());
-    assert_eq!(
-        ask_json(&server, &["reload"]),
-        json!({ "message": "nothing changed" })
-    );
+    assert_eq!(ask_json(&server, &["reload"]), json!({ "message": "nothing changed" }));
     let socket = server.socket().to_owned();
     let (code, out, _) = ask(&server, &["detach"]);
     assert_eq!((code, out.as_str()), (0, "detached from eth1\n"));
@@ -345,11 +296,7 @@ fn without_a_daemon_the_code_is_3() {
     // A daemon of something else.
     let foreign = std::os::unix::net::UnixListener::bind(directory.0.join("other.sock")).unwrap();
     let answer = std::thread::spawn(move || drop(foreign.accept().unwrap()));
-    let (code, _, err) = run(&[
-        "status",
-        "--socket",
-        directory.0.join("other.sock").to_str().unwrap(),
-    ]);
+    let (code, _, err) = run(&["status", "--socket", directory.0.join("other.sock").to_str().unwrap()]);
     answer.join().unwrap();
     assert!(code == 1 && err.contains("broke off"), "{code} {err}");
 }
@@ -364,32 +311,15 @@ fn a_wrong_command_line_is_2_and_help_is_0() {
         &["bindings", "--host", "::1"],
         &["bindings", "--proto", "sctp"],
         &["bindings", "add-forward", "tcp", "80"],
-        &[
-            "lookup",
-            "--log",
-            "x",
-            "203.0.113.1",
-            "udp",
-            "2026-01-02T03:04:05Z",
-        ],
-        &[
-            "lookup",
-            "--log",
-            "x",
-            "203.0.113.1:1",
-            "udp",
-            "2026-01-02T03:04:05",
-        ],
+        &["lookup", "--log", "x", "203.0.113.1", "udp", "2026-01-02T03:04:05Z"],
+        &["lookup", "--log", "x", "203.0.113.1:1", "udp", "2026-01-02T03:04:05"],
     ];
     for args in wrong {
         let (code, _, err) = run(args);
         assert_eq!(code, 2, "{args:?} {err}");
     }
     let (code, out, _) = run(&["--help"]);
-    assert!(
-        code == 0 && out.contains("3  no daemon answers on the socket"),
-        "{out}"
-    );
+    assert!(code == 0 && out.contains("3  no daemon answers on the socket"), "{out}");
     assert!(!run(&["run", "--help"]).1.contains("lifetime-scale"));
 }
 
@@ -404,11 +334,7 @@ fn check_names_line_and_column() {
     );
     let minimal = "[nat]\ninside = [\"eth1\"]\noutside = [\"eth0\"]\n";
     for (text, place, part) in [
-        (
-            "[nat]\ninsid = [\"eth1\"]\n",
-            "2:1",
-            "unknown field `insid`",
-        ),
+        ("[nat]\ninsid = [\"eth1\"]\n", "2:1", "unknown field `insid`"),
         (
             &format!("{minimal}[lifetimes]\nudp = \"5 parsecs\"\n"),
             "5:7",
@@ -466,15 +392,11 @@ fn lookup_answers_from_the_file() {
         ),
     );
     let log = log.to_str().unwrap();
-    let lookup = |time: &str, more: &[&str]| {
-        run(&[
-            &["lookup", "--log", log, "203.0.113.1:40000", "udp", time],
-            more,
-        ]
-        .concat())
-    };
+    let lookup =
+        |time: &str, more: &[&str]| run(&[&["lookup", "--log", log, "203.0.113.1:40000", "udp", time], more].concat());
     let (code, out, err) = lookup("2026-01-02T04:30:00+01:00", &[]);
-    let expected = "10.0.0.2 had 203.0.113.1:40000-40063 from 2026-01-02T03:00:00.000Z until 2026-01-02T04:00:00.000Z\n";
+    let expected =
+        "10.0.0.2 had 203.0.113.1:40000-40063 from 2026-01-02T03:00:00.000Z until 2026-01-02T04:00:00.000Z\n";
     assert_eq!((code, out.as_str()), (0, expected));
     assert!(err.contains("1 lines"), "{err}");
     let (code, out, _) = lookup("2026-01-02T03:30:00Z", &["--json"]);
@@ -483,8 +405,7 @@ fn lookup_answers_from_the_file() {
     let (code, out, err) = lookup("2026-01-02T04:00:00Z", &[]);
     assert_eq!((code, out.as_str()), (4, ""));
     assert!(
-        err.contains("nobody had 203.0.113.1:40000 udp at")
-            && err.contains("the last one before: 10.0.0.2"),
+        err.contains("nobody had 203.0.113.1:40000 udp at") && err.contains("the last one before: 10.0.0.2"),
         "{err}"
     );
     let (code, _, err) = run(&[
@@ -495,10 +416,7 @@ fn lookup_answers_from_the_file() {
         "tcp",
         "2026-01-02T03:04:05Z",
     ]);
-    assert!(
-        code == 1 && err.contains("cannot open /nonexistent"),
-        "{err}"
-    );
+    assert!(code == 1 && err.contains("cannot open /nonexistent"), "{err}");
 }
 
 #[test]

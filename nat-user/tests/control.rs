@@ -14,25 +14,16 @@ struct Wire(BufReader<UnixStream>);
 
 impl Wire {
     fn to(server: &Server) -> Wire {
-        Wire(BufReader::new(
-            UnixStream::connect(server.socket()).unwrap(),
-        ))
+        Wire(BufReader::new(UnixStream::connect(server.socket()).unwrap()))
     }
 
     /// Sends a line and returns the lines of its answer.
     fn ask(&mut self, line: &str) -> Vec<String> {
-        self.0
-            .get_mut()
-            .write_all(format!("{line}\n").as_bytes())
-            .unwrap();
+        self.0.get_mut().write_all(format!("{line}\n").as_bytes()).unwrap();
         let mut answer = Vec::new();
         loop {
             let mut line = String::new();
-            assert_ne!(
-                self.0.read_line(&mut line).unwrap(),
-                0,
-                "closed after {answer:?}"
-            );
+            assert_ne!(self.0.read_line(&mut line).unwrap(), 0, "closed after {answer:?}");
             let last = line.starts_with("{\"end\"") || line.starts_with("{\"error\"");
             answer.push(line.trim_end().to_owned());
             if last {
@@ -94,9 +85,7 @@ fn a_request_without_end_is_refused_at_its_limit() {
 fn followers_leave_without_a_trace() {
     let server = Server::start(MemoryService::default());
     let mut follower = UnixStream::connect(server.socket()).unwrap();
-    follower
-        .write_all(b"{\"cmd\":\"events\",\"follow\":true}\n")
-        .unwrap();
+    follower.write_all(b"{\"cmd\":\"events\",\"follow\":true}\n").unwrap();
     let wait_for = |count| {
         while server.events.followers() != count {
             std::thread::yield_now();
@@ -110,10 +99,7 @@ fn followers_leave_without_a_trace() {
 #[test]
 fn only_root_and_the_owner_may_use_the_socket() {
     let server = Server::start(MemoryService::default());
-    let mode = std::fs::symlink_metadata(server.socket())
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = std::fs::symlink_metadata(server.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -159,12 +145,7 @@ fn stale_sockets_are_replaced_and_other_things_are_not() {
             .contains("another sipnat")
     );
     let file = directory.file("file.sock", "precious");
-    assert!(
-        Listener::bind(&file)
-            .unwrap_err()
-            .to_string()
-            .contains("is no socket")
-    );
+    assert!(Listener::bind(&file).unwrap_err().to_string().contains("is no socket"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
     let long = directory.0.join("x".repeat(108));
     assert!(

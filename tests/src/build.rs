@@ -1,9 +1,7 @@
 //! From [`Packet`] to bytes, whole or in fragments.
 
 use crate::checksum::{internet, pseudo_header};
-use crate::packet::{
-    ETHERTYPE_IPV4, ETHERTYPE_VLAN, Eth, Icmp, Ip, L4, Packet, Sum, TCP, Tcp, UDP, Udp,
-};
+use crate::packet::{ETHERTYPE_IPV4, ETHERTYPE_VLAN, Eth, Icmp, Ip, L4, Packet, Sum, TCP, Tcp, UDP, Udp};
 
 impl Packet {
     /// The Ethernet frame. No padding is added to short ones: veth has no minimum.
@@ -150,9 +148,7 @@ mod tests {
         let icmp = Packet::echo([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 9, 1, b"abc");
         let packets = [
             Packet::udp(a, b, b"odd"),
-            Packet::udp(a, b, b"")
-                .vlan(7)
-                .options(&[7, 7, 4, 0, 0, 0, 0, 0]),
+            Packet::udp(a, b, b"").vlan(7).options(&[7, 7, 4, 0, 0, 0, 0, 0]),
             Packet::udp(a, b, b"none").sum(Sum::Absent),
             Packet::tcp(a, b, ACK, 1, 2).with_payload(&[1; 99]),
             Packet::icmp_error([10, 0, 0, 3].into(), [10, 0, 0, 1].into(), 3, 4, &syn, 8).mtu(1280),
@@ -182,10 +178,7 @@ mod tests {
         let whole = Packet::udp("10.0.0.1:1", "10.0.0.2:2", &[0x5a; 3000]).id(77);
         let pieces = whole.fragments(1480);
         assert_eq!(
-            pieces
-                .iter()
-                .map(|p| (p.ip.offset, p.ip.mf))
-                .collect::<Vec<_>>(),
+            pieces.iter().map(|p| (p.ip.offset, p.ip.mf)).collect::<Vec<_>>(),
             [(0, true), (1480, true), (2960, false)]
         );
         assert_eq!(

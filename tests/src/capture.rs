@@ -174,10 +174,7 @@ impl Drop for Capture {
             let _ = thread.join();
         }
         if std::thread::panicking() {
-            let test = std::thread::current()
-                .name()
-                .unwrap_or("test")
-                .replace("::", "-");
+            let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
             match artifacts().and_then(|dir| {
                 let path = dir.join(format!("{test}-{}.pcap", self.what));
                 self.write_pcap(&path).map(|()| path)

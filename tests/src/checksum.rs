@@ -69,11 +69,7 @@ pub fn verify_ip(ip: &[u8]) -> Result<()> {
         bail!("{name} of {} bytes is cut short", payload.len());
     }
     if protocol == UDP && usize::from(word(payload, 4)) != payload.len() {
-        bail!(
-            "UDP length {} but {} bytes",
-            word(payload, 4),
-            payload.len()
-        );
+        bail!("UDP length {} but {} bytes", word(payload, 4), payload.len());
     }
     if protocol == UDP && word(payload, 6) == 0 {
         return Ok(());
@@ -100,10 +96,7 @@ mod tests {
 
     #[test]
     fn the_example_of_rfc_1071() {
-        assert_eq!(
-            internet(&[&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]]),
-            !0xddf2
-        );
+        assert_eq!(internet(&[&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]]), !0xddf2);
     }
 
     #[test]

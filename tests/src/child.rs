@@ -26,9 +26,7 @@ impl Child {
         let what = command.get_program().to_string_lossy().into_owned();
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| {
-            format!(
-                "cannot start {what}; `cargo xtask setup` installs the programs that the lab uses"
-            )
+            format!("cannot start {what}; `cargo xtask setup` installs the programs that the lab uses")
         })?;
         let output = Arc::new(Mutex::new(String::new()));
         let mut readers = Vec::new();
@@ -50,12 +48,9 @@ impl Child {
     /// Starts the command with both outputs in a file, for a program that shall outlive this process.
     pub fn spawn_detached(mut command: Command, log: &std::path::Path) -> Result<Self> {
         let what = command.get_program().to_string_lossy().into_owned();
-        let file = std::fs::File::create(log)
-            .with_context(|| format!("create the log {}", log.display()))?;
+        let file = std::fs::File::create(log).with_context(|| format!("create the log {}", log.display()))?;
         command.stdout(file.try_clone()?).stderr(file);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {what}"))?;
+        let child = command.spawn().with_context(|| format!("cannot start {what}"))?;
         Ok(Self {
             what,
             child,
@@ -123,9 +118,7 @@ impl Child {
     /// Waits until the program has printed a line that contains `text`; an early end of the program is an error.
     pub fn wait_log(&mut self, text: &str, deadline: Duration) -> Result<()> {
         let what = format!("{} to print {text:?}", self.what);
-        self.wait_ready(&what, deadline, |child| {
-            child.log().contains(text).then_some(())
-        })
+        self.wait_ready(&what, deadline, |child| child.log().contains(text).then_some(()))
     }
 
     /// Waits for `ready`; an early end of the program, or the deadline, is an error that quotes its output.
@@ -150,9 +143,7 @@ impl Child {
                     self.log()
                 )
             }
-            Err(error) => {
-                Err(error).with_context(|| format!("{} printed:\n{}", self.what, self.log()))
-            }
+            Err(error) => Err(error).with_context(|| format!("{} printed:\n{}", self.what, self.log())),
         }
     }
 
@@ -175,9 +166,7 @@ fn collect(source: impl Read + Send + 'static, into: Arc<Mutex<String>>) -> Join
         let mut reader = BufReader::new(source);
         let mut line = Vec::new();
         while matches!(reader.read_until(b'\n', &mut line), Ok(n) if n > 0) {
-            into.lock()
-                .unwrap()
-                .push_str(&String::from_utf8_lossy(&line));
+            into.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
             line.clear();
         }
     })

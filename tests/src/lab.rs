@@ -227,16 +227,12 @@ impl Lab {
 
     /// The host behind the inside router. Panics without [`LabBuilder::inside_router`].
     pub fn deep(&self) -> &Host {
-        self.deep
-            .as_ref()
-            .expect("the lab was built without .inside_router()")
+        self.deep.as_ref().expect("the lab was built without .inside_router()")
     }
 
     /// The host behind the outside router. Panics without [`LabBuilder::far`].
     pub fn far(&self) -> &Host {
-        self.far
-            .as_ref()
-            .expect("the lab was built without .far(mtu)")
+        self.far.as_ref().expect("the lab was built without .far(mtu)")
     }
 
     /// The host on the router's `in1`. Panics without [`LabBuilder::second_inside`].
@@ -255,11 +251,7 @@ impl Lab {
 
     /// A namespace by its role: `router`, `ir`, `or`, `inside` and `outside` (the switches). Panics if it is not there.
     pub fn other(&self, role: &str) -> &Namespace {
-        let found = self
-            .others
-            .iter()
-            .find(|(name, _)| *name == role)
-            .map(|(_, ns)| ns);
+        let found = self.others.iter().find(|(name, _)| *name == role).map(|(_, ns)| ns);
         found.unwrap_or_else(|| panic!("the lab has no namespace {role:?}"))
     }
 
@@ -297,15 +289,9 @@ impl Lab {
     }
 
     /// [`Self::add_address`] for many at once: one namespace then stands for a crowd of hosts.
-    pub fn add_addresses(
-        &self,
-        host: &Host,
-        all: impl IntoIterator<Item = Ipv4Addr>,
-    ) -> Result<()> {
+    pub fn add_addresses(&self, host: &Host, all: impl IntoIterator<Item = Ipv4Addr>) -> Result<()> {
         let all: Vec<Ipv4Addr> = all.into_iter().collect();
-        let lines = all
-            .iter()
-            .map(|address| format!("addr add {address}/32 dev {DEV}"));
+        let lines = all.iter().map(|address| format!("addr add {address}/32 dev {DEV}"));
         host.ip_batch(&lines.collect::<Vec<_>>())?;
         match host.router_dev {
             Some(dev) if !self.cold => {
@@ -321,9 +307,7 @@ impl Lab {
     /// All hosts with their names, such as `h1`.
     pub fn hosts(&self) -> Vec<(String, &Host)> {
         let numbered = |letter: char, hosts: &'_ [Host]| -> Vec<String> {
-            (1..=hosts.len())
-                .map(|number| format!("{letter}{number}"))
-                .collect()
+            (1..=hosts.len()).map(|number| format!("{letter}{number}")).collect()
         };
         let inside = numbered('h', &self.inside).into_iter().zip(&self.inside);
         let outside = numbered('o', &self.outside).into_iter().zip(&self.outside);
@@ -341,10 +325,7 @@ impl Lab {
 
     /// All namespaces with the role that their name ends in: hosts, routers and switches.
     pub fn namespaces(&self) -> Vec<(String, &Namespace)> {
-        let hosts = self
-            .hosts()
-            .into_iter()
-            .map(|(name, host)| (name, &host.ns));
+        let hosts = self.hosts().into_iter().map(|(name, host)| (name, &host.ns));
         let others = self.others.iter().map(|(role, ns)| (role.to_string(), ns));
         hosts.chain(others).collect()
     }

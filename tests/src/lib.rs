@@ -60,9 +60,7 @@ pub mod prelude {
     pub use crate::packet::{Icmp, L4, Mac, Packet, Sum, Tcp, Udp, flags};
     pub use crate::parse::Quote;
     pub use crate::router::{Nat, NatConfig, RunningNat, applies_to};
-    pub use crate::sockets::{
-        TcpEcho, UdpEcho, ask, host_udp, receive, seen_by, tcp_echo, tcp_seen_by, try_receive,
-    };
+    pub use crate::sockets::{TcpEcho, UdpEcho, ask, host_udp, receive, seen_by, tcp_echo, tcp_seen_by, try_receive};
     pub use crate::wait::{SOON, wait_for, wait_until};
     pub use crate::wire::{Frame, RawSocket};
 }

@@ -69,15 +69,8 @@ pub fn veth(a: &End, b: &End, mtu: u32, offloads: Offloads) -> Result<()> {
         mac(b),
         b.ns.name()
     );
-    a.ns.ip_batch(&[line]).with_context(|| {
-        format!(
-            "link {} {} to {} {}",
-            a.ns.name(),
-            a.dev,
-            b.ns.name(),
-            b.dev
-        )
-    })?;
+    a.ns.ip_batch(&[line])
+        .with_context(|| format!("link {} {} to {} {}", a.ns.name(), a.dev, b.ns.name(), b.dev))?;
     // All offloads before the first "up": a veth learns whether its peer polls, and so whether it accepts redirected
     // frames, when it comes up or when its peer's GRO changes while up; not when GRO changes while the peer is down.
     if offloads == Offloads::Xdp {
@@ -92,20 +85,15 @@ pub fn veth(a: &End, b: &End, mtu: u32, offloads: Offloads) -> Result<()> {
 
 /// Sets one `ethtool -K` feature, such as `("tx", false)`.
 pub fn ethtool_feature(ns: &Namespace, dev: &str, feature: &str, on: bool) -> Result<()> {
-    ns.run(
-        "ethtool",
-        ["-K", dev, feature, if on { "on" } else { "off" }],
-    )
-    .map(drop)
+    ns.run("ethtool", ["-K", dev, feature, if on { "on" } else { "off" }])
+        .map(drop)
 }
 
 /// The Ethernet address of an interface.
 pub fn mac(ns: &Namespace, dev: &str) -> Result<Mac> {
     let text = ns.run("ip", ["-json", "link", "show", "dev", dev])?;
     let value: serde_json::Value = serde_json::from_str(&text).context("ip printed no JSON")?;
-    let address = value[0]["address"]
-        .as_str()
-        .context("ip names no address")?;
+    let address = value[0]["address"].as_str().context("ip names no address")?;
     let bytes: Vec<u8> = address
         .split(':')
         .map(|byte| u8::from_str_radix(byte, 16))
@@ -126,9 +114,7 @@ fn set_offloads(end: &End) -> Result<()> {
         Duty::FacesRouter => &["tx", "off", "txvlan", "off", "rxvlan", "off", "gro", "on"],
         Duty::Plain => &["tx", "off", "txvlan", "off", "rxvlan", "off"],
     };
-    end.ns
-        .run("ethtool", ["-K", end.dev].iter().chain(wanted))
-        .map(drop)
+    end.ns.run("ethtool", ["-K", end.dev].iter().chain(wanted)).map(drop)
 }
 
 /// A learning Ethernet switch: a bridge in a namespace of its own, whose ports are named after what hangs on them.

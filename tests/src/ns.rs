@@ -35,11 +35,7 @@ struct Inner {
 /// A prefix for namespace names and directories that no other test, thread or process on this machine uses.
 pub fn unique_prefix() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "{PREFIX}{}-{}",
-        process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("{PREFIX}{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Namespace {
@@ -64,8 +60,7 @@ impl Namespace {
     /// Opens a namespace that exists already. It is not removed on drop.
     pub fn open(name: &str) -> Result<Self> {
         let path = format!("{NETNS_DIR}/{name}");
-        let handle =
-            File::open(&path).with_context(|| format!("open the network namespace {path}"))?;
+        let handle = File::open(&path).with_context(|| format!("open the network namespace {path}"))?;
         Ok(Self(Arc::new(Inner {
             name: name.into(),
             handle,
@@ -99,23 +94,12 @@ impl Namespace {
     }
 
     /// Runs a program to its end and returns its standard output; any exit status but 0 is an error with all it printed.
-    pub fn run<S: AsRef<OsStr>>(
-        &self,
-        program: &str,
-        args: impl IntoIterator<Item = S>,
-    ) -> Result<String> {
-        check(
-            self.command(program).args(args),
-            &format!("in {}", self.name()),
-        )
+    pub fn run<S: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = S>) -> Result<String> {
+        check(self.command(program).args(args), &format!("in {}", self.name()))
     }
 
     /// Runs a program to its end and returns whatever came of it.
-    pub fn output<S: AsRef<OsStr>>(
-        &self,
-        program: &str,
-        args: impl IntoIterator<Item = S>,
-    ) -> Result<Output> {
+    pub fn output<S: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = S>) -> Result<Output> {
         let mut command = self.command(program);
         command
             .args(args)
@@ -124,11 +108,7 @@ impl Namespace {
     }
 
     /// Starts a program that is killed when the returned [`Child`] is dropped; its output is collected.
-    pub fn spawn<S: AsRef<OsStr>>(
-        &self,
-        program: &str,
-        args: impl IntoIterator<Item = S>,
-    ) -> Result<Child> {
+    pub fn spawn<S: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = S>) -> Result<Child> {
         let mut command = self.command(program);
         command.args(args);
         Child::spawn(command).with_context(|| format!("in {}", self.name()))
@@ -138,17 +118,11 @@ impl Namespace {
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                set_netns(self.0.handle.as_raw_fd()).unwrap_or_else(|error| {
-                    panic!(
-                        "cannot enter the network namespace {}: {error}",
-                        self.name()
-                    )
-                });
+                set_netns(self.0.handle.as_raw_fd())
+                    .unwrap_or_else(|error| panic!("cannot enter the network namespace {}: {error}", self.name()));
                 work()
             });
-            inside
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
@@ -203,11 +177,7 @@ impl Namespace {
         for pair in lines.chunks(2) {
             let [titles, values] = pair else { continue };
             let group = titles.split(':').next().unwrap_or_default();
-            for (title, value) in titles
-                .split_whitespace()
-                .zip(values.split_whitespace())
-                .skip(1)
-            {
+            for (title, value) in titles.split_whitespace().zip(values.split_whitespace()).skip(1) {
                 if format!("{group}{title}") == name {
                     return value.parse().with_context(|| format!("{name} = {value}"));
                 }
@@ -264,10 +234,7 @@ pub fn remove(name: &str) -> Result<()> {
         Command::new("ip").args(["netns", "pids", name]),
         "list the processes of the namespace",
     )?;
-    for pid in pids
-        .split_whitespace()
-        .filter_map(|pid| pid.parse::<i32>().ok())
-    {
+    for pid in pids.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()) {
         // SAFETY: kill has no memory effects; the pid was just reported to live in our own namespace.
         unsafe { libc::kill(pid, libc::SIGKILL) };
     }

@@ -189,13 +189,7 @@ impl Packet {
     }
 
     /// A TCP segment with [`flags`] and a window of 65535.
-    pub fn tcp(
-        src: impl IntoEndpoint,
-        dst: impl IntoEndpoint,
-        flags: u8,
-        seq: u32,
-        ack: u32,
-    ) -> Self {
+    pub fn tcp(src: impl IntoEndpoint, dst: impl IntoEndpoint, flags: u8, seq: u32, ack: u32) -> Self {
         let (src, dst) = (src.endpoint(), dst.endpoint());
         let ports = Tcp {
             sport: src.port(),
@@ -226,14 +220,7 @@ impl Packet {
     }
 
     /// An ICMP message of any kind.
-    pub fn icmp(
-        src: Ipv4Addr,
-        dst: Ipv4Addr,
-        kind: u8,
-        code: u8,
-        rest: [u8; 4],
-        body: &[u8],
-    ) -> Self {
+    pub fn icmp(src: Ipv4Addr, dst: Ipv4Addr, kind: u8, code: u8, rest: [u8; 4], body: &[u8]) -> Self {
         Self::new(
             src,
             dst,
@@ -249,14 +236,7 @@ impl Packet {
 
     /// An ICMP error about `offender`, quoting its IPv4 header and the first `quoted` bytes of what follows it.
     /// For a 3/4, set the MTU with [`Packet::mtu`].
-    pub fn icmp_error(
-        src: Ipv4Addr,
-        dst: Ipv4Addr,
-        kind: u8,
-        code: u8,
-        offender: &Packet,
-        quoted: usize,
-    ) -> Self {
+    pub fn icmp_error(src: Ipv4Addr, dst: Ipv4Addr, kind: u8, code: u8, offender: &Packet, quoted: usize) -> Self {
         let mut quote = offender.ip_bytes();
         let header = usize::from(quote[0] & 15) * 4;
         quote.truncate(header + quoted);
@@ -390,19 +370,11 @@ impl Packet {
 
     /// The UDP datagram, if it is one.
     pub fn as_udp(&self) -> Option<&Udp> {
-        if let L4::Udp(udp) = &self.l4 {
-            Some(udp)
-        } else {
-            None
-        }
+        if let L4::Udp(udp) = &self.l4 { Some(udp) } else { None }
     }
     /// The TCP segment, if it is one.
     pub fn as_tcp(&self) -> Option<&Tcp> {
-        if let L4::Tcp(tcp) = &self.l4 {
-            Some(tcp)
-        } else {
-            None
-        }
+        if let L4::Tcp(tcp) = &self.l4 { Some(tcp) } else { None }
     }
     /// The ICMP message, if it is one.
     pub fn as_icmp(&self) -> Option<&Icmp> {
@@ -435,8 +407,7 @@ impl Packet {
 impl Icmp {
     /// The identifier, if this is a query or its reply (RFC 5508 §1: echo, timestamp, address mask).
     pub fn query_id(&self) -> Option<u16> {
-        matches!(self.kind, 0 | 8 | 13 | 14 | 17 | 18)
-            .then(|| u16::from_be_bytes([self.rest[0], self.rest[1]]))
+        matches!(self.kind, 0 | 8 | 13 | 14 | 17 | 18).then(|| u16::from_be_bytes([self.rest[0], self.rest[1]]))
     }
     /// The sequence number of a query.
     pub fn sequence(&self) -> u16 {
@@ -450,10 +421,7 @@ impl Icmp {
 
 /// Splits a frame into header, type and what follows (the 802.1Q tag removed); `None` if it is too short.
 pub(crate) fn split_ethernet(frame: &[u8]) -> Option<(Eth, u16, &[u8])> {
-    let (dst, src) = (
-        frame.get(..6)?.try_into().ok()?,
-        frame.get(6..12)?.try_into().ok()?,
-    );
+    let (dst, src) = (frame.get(..6)?.try_into().ok()?, frame.get(6..12)?.try_into().ok()?);
     let word = |at: usize| Some(u16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?));
     match word(12)? {
         ETHERTYPE_VLAN => Some((
@@ -465,15 +433,7 @@ pub(crate) fn split_ethernet(frame: &[u8]) -> Option<(Eth, u16, &[u8])> {
             word(16)?,
             &frame[18..],
         )),
-        ethertype => Some((
-            Eth {
-                dst,
-                src,
-                vlan: None,
-            },
-            ethertype,
-            &frame[14..],
-        )),
+        ethertype => Some((Eth { dst, src, vlan: None }, ethertype, &frame[14..])),
     }
 }
 

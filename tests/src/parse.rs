@@ -5,9 +5,7 @@ use std::net::SocketAddrV4;
 use anyhow::{Result, bail, ensure};
 
 use crate::checksum::{address, internet, pseudo_header, word};
-use crate::packet::{
-    ETHERTYPE_IPV4, Eth, ICMP, Icmp, Ip, L4, Packet, Sum, TCP, Tcp, UDP, Udp, split_ethernet,
-};
+use crate::packet::{ETHERTYPE_IPV4, Eth, ICMP, Icmp, Ip, L4, Packet, Sum, TCP, Tcp, UDP, Udp, split_ethernet};
 
 /// The packet that an ICMP error quotes: a whole IPv4 header and at least a piece of what follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,9 +219,5 @@ fn parse_icmp(bytes: &[u8]) -> Result<Icmp> {
 }
 
 fn judge(residue: u16, found: u16) -> Sum {
-    if residue == 0 {
-        Sum::Right
-    } else {
-        Sum::Wrong(found)
-    }
+    if residue == 0 { Sum::Right } else { Sum::Wrong(found) }
 }

@@ -28,11 +28,7 @@ pub struct Server {
 /// `python3 -m http.server` over a directory.
 pub fn http_server(host: &Host, port: u16, directory: &Path) -> Result<Server> {
     let endpoint = SocketAddrV4::new(host.ip, port);
-    let (port, bind, directory) = (
-        port.to_string(),
-        host.ip.to_string(),
-        directory.display().to_string(),
-    );
+    let (port, bind, directory) = (port.to_string(), host.ip.to_string(), directory.display().to_string());
     let args = [
         "-u",
         "-m",
@@ -108,11 +104,7 @@ pub fn iperf3_client(ns: &Namespace, server: &Server, args: &[&str]) -> Result<V
 /// `turnutils_natdiscovery`. The second address must be on the host already (`Lab::add_address`).
 pub fn turnserver(host: &Host, second: Ipv4Addr, port: u16) -> Result<Server> {
     let files = TempDir::new()?;
-    let (first, second, alternate) = (
-        host.ip.to_string(),
-        second.to_string(),
-        (port + 1).to_string(),
-    );
+    let (first, second, alternate) = (host.ip.to_string(), second.to_string(), (port + 1).to_string());
     let (database, pid_file) = (files.file("turndb"), files.file("pid"));
     let port_text = port.to_string();
     #[rustfmt::skip]
@@ -124,11 +116,9 @@ pub fn turnserver(host: &Host, second: Ipv4Addr, port: u16) -> Result<Server> {
     let mut child = host.spawn("turnserver", args)?;
     for address in [&first, &second] {
         for port in [port, port + 1] {
-            child.wait_ready(
-                &format!("the STUN server on {address}:{port}"),
-                SOON,
-                |_| stun_answers(host, address, port),
-            )?;
+            child.wait_ready(&format!("the STUN server on {address}:{port}"), SOON, |_| {
+                stun_answers(host, address, port)
+            })?;
         }
     }
     Ok(Server {

@@ -186,9 +186,7 @@ impl RunningNat {
 
     /// The daemon; panics if this is not sipnat.
     pub fn daemon(&mut self) -> &mut Daemon {
-        self.daemon
-            .as_mut()
-            .expect("this router does not run sipnat")
+        self.daemon.as_mut().expect("this router does not run sipnat")
     }
 
     /// Runs `sipnat ARGS --socket …` and returns whatever came of it.
@@ -245,9 +243,7 @@ impl RunningNat {
     }
 
     fn running(&self) -> Result<&Daemon> {
-        self.daemon
-            .as_ref()
-            .context("this router does not run sipnat")
+        self.daemon.as_ref().context("this router does not run sipnat")
     }
 }
 
@@ -271,11 +267,7 @@ pub(crate) fn fill_in(toml: &str, section: &str, key: &str, value: &str) -> Stri
     let body = lines[at + 1..]
         .iter()
         .take_while(|line| !line.trim_start().starts_with('['));
-    let has = |line: &String| {
-        line.split('=')
-            .next()
-            .is_some_and(|name| name.trim() == key)
-    };
+    let has = |line: &String| line.split('=').next().is_some_and(|name| name.trim() == key);
     if !body.clone().any(has) {
         lines.insert(at + 1, format!("{key} = {value}"));
     }
@@ -320,10 +312,7 @@ fn scale_conntrack(router: &Namespace, scale: f64) -> Result<()> {
     ];
     for name in TIMEOUTS {
         let key = format!("net.netfilter.nf_conntrack_{name}");
-        let seconds: f64 = router
-            .read_sysctl(&key)?
-            .parse()
-            .with_context(|| key.clone())?;
+        let seconds: f64 = router.read_sysctl(&key)?.parse().with_context(|| key.clone())?;
         router.sysctl(&key, (seconds * scale).ceil().max(1.0) as u64)?;
     }
     Ok(())

@@ -63,12 +63,7 @@ impl Daemon {
 
     /// Writes a new config file, with socket and pin directory filled in; `sipnat reload` or a restart applies it.
     pub fn write_config(&self, toml: &str) -> Result<()> {
-        let toml = fill_in(
-            toml,
-            "daemon",
-            "pin_dir",
-            &format!("{:?}", self.place.pins()),
-        );
+        let toml = fill_in(toml, "daemon", "pin_dir", &format!("{:?}", self.place.pins()));
         let toml = fill_in(&toml, "daemon", "socket", &format!("{:?}", self.socket()));
         fs::write(self.config_file(), toml).context("write the daemon's config")
     }
@@ -100,10 +95,7 @@ impl Daemon {
 
     /// Sends a signal, such as `libc::SIGHUP`.
     pub fn signal(&self, signal: i32) -> Result<()> {
-        self.child
-            .as_ref()
-            .context("the daemon is stopped")?
-            .signal(signal)
+        self.child.as_ref().context("the daemon is stopped")?.signal(signal)
     }
 
     /// Starts the daemon if it does not run, over whatever is pinned.
@@ -114,9 +106,7 @@ impl Daemon {
         );
         let mut child = self.spawn(&[])?;
         let ready = child.wait_ready("`sipnat status` to answer", START, |_| {
-            self.cli(&["status"])
-                .ok()
-                .filter(|output| output.status.success())
+            self.cli(&["status"]).ok().filter(|output| output.status.success())
         });
         self.child = Some(child);
         match &self.config.detached {
@@ -184,10 +174,7 @@ impl Daemon {
         if self.child.is_some() {
             self.kill9();
         }
-        let output = self
-            .command(&["detach", "--config"])
-            .arg(self.config_file())
-            .output()?;
+        let output = self.command(&["detach", "--config"]).arg(self.config_file()).output()?;
         ensure!(
             output.status.success(),
             "sipnat detach: {}\n{}",
@@ -200,9 +187,7 @@ impl Daemon {
     /// What was logged so far, over all starts.
     pub fn log(&self) -> String {
         let now = match &self.child {
-            Some(_) if self.config.detached.is_some() => {
-                fs::read_to_string(self.log_file()).unwrap_or_default()
-            }
+            Some(_) if self.config.detached.is_some() => fs::read_to_string(self.log_file()).unwrap_or_default(),
             Some(child) => child.log(),
             None => String::new(),
         };
@@ -290,15 +275,7 @@ impl Place {
         };
         let path = CString::new(bpf.as_os_str().as_encoded_bytes())?;
         // SAFETY: four valid C strings and no data.
-        let mounted = unsafe {
-            libc::mount(
-                c"bpf".as_ptr(),
-                path.as_ptr(),
-                c"bpf".as_ptr(),
-                0,
-                std::ptr::null(),
-            )
-        };
+        let mounted = unsafe { libc::mount(c"bpf".as_ptr(), path.as_ptr(), c"bpf".as_ptr(), 0, std::ptr::null()) };
         if mounted != 0 {
             bail!(
                 "mount a bpffs on {}: {}",

@@ -48,15 +48,9 @@ pub fn tcp_connect(ns: &Namespace, to: impl IntoEndpoint) -> Result<TcpStream> {
 }
 
 /// Sends `text` and returns the answer and who sent it.
-pub fn ask(
-    socket: &UdpSocket,
-    to: impl IntoEndpoint,
-    text: &[u8],
-) -> Result<(Vec<u8>, SocketAddrV4)> {
+pub fn ask(socket: &UdpSocket, to: impl IntoEndpoint, text: &[u8]) -> Result<(Vec<u8>, SocketAddrV4)> {
     let to = to.endpoint();
-    socket
-        .send_to(text, to)
-        .with_context(|| format!("send to {to}"))?;
+    socket.send_to(text, to).with_context(|| format!("send to {to}"))?;
     receive(socket).with_context(|| format!("no answer from {to}"))
 }
 
@@ -72,19 +66,13 @@ pub fn receive(socket: &UdpSocket) -> Result<(Vec<u8>, SocketAddrV4)> {
 }
 
 /// Waits up to `timeout` for a datagram; `None` when none comes.
-pub fn try_receive(
-    socket: &UdpSocket,
-    timeout: Duration,
-) -> Result<Option<(Vec<u8>, SocketAddrV4)>> {
+pub fn try_receive(socket: &UdpSocket, timeout: Duration) -> Result<Option<(Vec<u8>, SocketAddrV4)>> {
     socket.set_read_timeout(Some(timeout))?;
     let received = receive(socket);
     socket.set_read_timeout(Some(SOON))?;
     match received {
         Ok(datagram) => Ok(Some(datagram)),
-        Err(error) => match error
-            .downcast_ref::<std::io::Error>()
-            .map(std::io::Error::kind)
-        {
+        Err(error) => match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
             Some(std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => Ok(None),
             _ => Err(error),
         },
@@ -150,15 +138,9 @@ pub fn seen_by(echo: &UdpEcho, socket: &UdpSocket) -> Result<SocketAddrV4> {
         echo.endpoint
     );
     let text = String::from_utf8_lossy(&answer).into_owned();
-    let (seen, echoed) = text
-        .split_once(' ')
-        .with_context(|| format!("no echo: {text:?}"))?;
-    ensure!(
-        echoed.as_bytes() == probe,
-        "the payload came back as {echoed:?}"
-    );
-    seen.parse()
-        .with_context(|| format!("no endpoint: {seen:?}"))
+    let (seen, echoed) = text.split_once(' ').with_context(|| format!("no echo: {text:?}"))?;
+    ensure!(echoed.as_bytes() == probe, "the payload came back as {echoed:?}");
+    seen.parse().with_context(|| format!("no endpoint: {seen:?}"))
 }
 
 /// A TCP server that first sends the endpoint it sees, as a line of text, and then echoes all it gets.
@@ -200,10 +182,7 @@ pub fn tcp_seen_by(echo: &TcpEcho, ns: &Namespace) -> Result<(TcpStream, SocketA
         line.push(byte[0]);
     }
     let text = String::from_utf8_lossy(&line);
-    let seen = text
-        .trim()
-        .parse()
-        .with_context(|| format!("no endpoint: {text:?}"))?;
+    let seen = text.trim().parse().with_context(|| format!("no endpoint: {text:?}"))?;
     Ok((stream, seen))
 }
 

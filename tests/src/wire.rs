@@ -59,8 +59,7 @@ impl RawSocket {
     /// Sends a frame as it is.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         // SAFETY: the pointer and the length describe `frame`.
-        let sent =
-            unsafe { libc::send(self.fd.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        let sent = unsafe { libc::send(self.fd.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
         if sent != frame.len() as isize {
             bail!(
                 "send {} bytes on {}: {}",
@@ -134,9 +133,7 @@ impl RawSocket {
         mut sentinel: impl FnMut(&Packet) -> bool,
         mut unwanted: impl FnMut(&Packet) -> bool,
     ) -> Result<Packet> {
-        let packet = self.recv_packet(what, deadline, |packet| {
-            sentinel(packet) || unwanted(packet)
-        })?;
+        let packet = self.recv_packet(what, deadline, |packet| sentinel(packet) || unwanted(packet))?;
         if unwanted(&packet) {
             bail!("on {} came what must not: {packet:?}", self.what);
         }
@@ -145,11 +142,7 @@ impl RawSocket {
 
     /// Shows that no packet satisfying `unwanted` comes within `window`. Only where no sentinel can follow, such as the
     /// six seconds of RFC 5382 REQ-4.
-    pub fn assert_silent(
-        &mut self,
-        window: Duration,
-        mut unwanted: impl FnMut(&Packet) -> bool,
-    ) -> Result<()> {
+    pub fn assert_silent(&mut self, window: Duration, mut unwanted: impl FnMut(&Packet) -> bool) -> Result<()> {
         let start = Instant::now();
         while let Some(left) = window.checked_sub(start.elapsed()) {
             if let Some(packet) = self.next(left)?.and_then(|frame| frame.packet())
@@ -177,8 +170,7 @@ impl RawSocket {
         // SAFETY: one valid pollfd.
         match unsafe { libc::poll(&mut poll, 1, millis) } {
             0 => Ok(None),
-            1 => receive(&self.fd, &mut self.buffer)
-                .with_context(|| format!("receive on {}", self.what)),
+            1 => receive(&self.fd, &mut self.buffer).with_context(|| format!("receive on {}", self.what)),
             _ => Err(io::Error::last_os_error()).with_context(|| format!("poll {}", self.what)),
         }
     }
@@ -267,8 +259,7 @@ fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<Frame>> {
         let mut header: libc::msghdr = std::mem::zeroed();
         (header.msg_name, header.msg_namelen) = ((&raw mut from).cast(), size_of_val(&from) as u32);
         (header.msg_iov, header.msg_iovlen) = (&mut part, 1);
-        (header.msg_control, header.msg_controllen) =
-            (control.as_mut_ptr().cast(), size_of_val(&control));
+        (header.msg_control, header.msg_controllen) = (control.as_mut_ptr().cast(), size_of_val(&control));
         let length = libc::recvmsg(fd.as_raw_fd(), &mut header, 0);
         if length < 0 {
             let error = io::Error::last_os_error();
@@ -302,8 +293,7 @@ unsafe fn vlan_tag(header: &libc::msghdr) -> Option<u16> {
                 let aux: libc::tpacket_auxdata = libc::CMSG_DATA(message)
                     .cast::<libc::tpacket_auxdata>()
                     .read_unaligned();
-                return (aux.tp_status & libc::TP_STATUS_VLAN_VALID != 0)
-                    .then_some(aux.tp_vlan_tci);
+                return (aux.tp_status & libc::TP_STATUS_VLAN_VALID != 0).then_some(aux.tp_vlan_tci);
             }
             message = libc::CMSG_NXTHDR(header, message);
         }

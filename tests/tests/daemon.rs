@@ -45,10 +45,7 @@ fn a_daemon_is_started_asked_killed_restarted_and_removed() {
     .unwrap();
     let text = std::fs::read_to_string(nat.daemon().config_file()).unwrap();
     assert!(text.contains("outside = [\"out0\", \"out1\"]"), "{text}");
-    assert_eq!(
-        nat.json(&["echo", "x"]).unwrap(),
-        serde_json::json!(["x", "--json"])
-    );
+    assert_eq!(nat.json(&["echo", "x"]).unwrap(), serde_json::json!(["x", "--json"]));
 
     let (dir, pins) = (nat.daemon().dir().to_path_buf(), nat.daemon().pin_dir());
     let pid = nat.daemon().pid();
@@ -89,10 +86,7 @@ fn a_daemon_that_ends_at_once_is_an_error_with_its_message() {
 fn a_missing_binary_is_an_error_that_names_the_remedy() {
     let lab = Lab::builder().build().unwrap();
     let config = NatConfig::toml("").binary(Path::new("/nonexistent/sipnat"));
-    let error = lab
-        .start_nat_as(Nat::Sipnat, config)
-        .unwrap_err()
-        .to_string();
+    let error = lab.start_nat_as(Nat::Sipnat, config).unwrap_err().to_string();
     assert!(
         error.contains("/nonexistent/sipnat") && error.contains("cargo xtask build"),
         "{error}"

@@ -7,25 +7,15 @@ use tests::programs;
 
 #[test]
 fn udp_and_ping_pass_an_nftables_router_with_right_checksums() {
-    let lab = Lab::builder()
-        .inside_hosts(2)
-        .outside_hosts(2)
-        .build()
-        .unwrap();
+    let lab = Lab::builder().inside_hosts(2).outside_hosts(2).build().unwrap();
     let _nat = lab.start_nat_as(Nat::Nftables, "").unwrap();
-    let captures = [
-        Capture::host(lab.h(1)).unwrap(),
-        Capture::host(lab.o(1)).unwrap(),
-    ];
+    let captures = [Capture::host(lab.h(1)).unwrap(), Capture::host(lab.o(1)).unwrap()];
 
     let echo = UdpEcho::start(lab.o(1), 7).unwrap();
     let seen = seen_by(&echo, &host_udp(lab.h(1), 5060).unwrap()).unwrap();
     assert_eq!(*seen.ip(), lab.external(0));
     lab.h(2)
-        .run(
-            "ping",
-            ["-c", "3", "-i", "0.1", "-W", "10", &lab.o(2).ip.to_string()],
-        )
+        .run("ping", ["-c", "3", "-i", "0.1", "-W", "10", &lab.o(2).ip.to_string()])
         .unwrap();
     lab.h(1)
         .run("ping", ["-c", "1", "-W", "10", &lab.o(1).ip.to_string()])
@@ -61,12 +51,7 @@ fn a_long_tcp_stream_is_split_and_summed_as_on_a_wire() {
     assert_eq!(*seen.ip(), lab.external(0));
     tcp_echo(&mut stream, &[0x5a; 1 << 20]).unwrap();
     capture.assert_no_bad_checksums().unwrap();
-    let longest = capture
-        .frames()
-        .iter()
-        .map(|frame| frame.bytes.len())
-        .max()
-        .unwrap();
+    let longest = capture.frames().iter().map(|frame| frame.bytes.len()).max().unwrap();
     assert_eq!(longest, 1514, "full-sized segments, and none merged");
 }
 
@@ -97,10 +82,7 @@ fn an_outside_host_sees_but_never_answers_untranslated_packets() {
 fn raw_frames_pass_unchanged_but_for_what_a_router_changes() {
     let lab = Lab::builder().build().unwrap();
     lab.o(1).mute().unwrap();
-    let (inside, mut outside) = (
-        RawSocket::host(lab.h(1)).unwrap(),
-        RawSocket::host(lab.o(1)).unwrap(),
-    );
+    let (inside, mut outside) = (RawSocket::host(lab.h(1)).unwrap(), RawSocket::host(lab.o(1)).unwrap());
     let sent = Packet::udp("192.168.1.10:9000", "203.0.113.100:9", b"raw")
         .id(77)
         .ttl(9)
@@ -117,18 +99,13 @@ fn raw_frames_pass_unchanged_but_for_what_a_router_changes() {
 #[test]
 fn tags_stay_in_the_frame_and_show_in_captures() {
     let lab = Lab::builder().inside_hosts(2).build().unwrap();
-    let (sender, mut receiver) = (
-        RawSocket::host(lab.h(1)).unwrap(),
-        RawSocket::host(lab.h(2)).unwrap(),
-    );
+    let (sender, mut receiver) = (RawSocket::host(lab.h(1)).unwrap(), RawSocket::host(lab.h(2)).unwrap());
     let tagged = Packet::udp("192.168.7.1:1", "192.168.7.2:2", b"tagged")
         .vlan(7)
         .macs(lab.h(1).mac, lab.h(2).mac);
     sender.send_packet(&tagged).unwrap();
     let got = receiver
-        .recv_packet("the tagged frame", SOON, |packet| {
-            packet.payload() == b"tagged"
-        })
+        .recv_packet("the tagged frame", SOON, |packet| packet.payload() == b"tagged")
         .unwrap();
     assert_eq!(got, tagged);
 }
@@ -143,26 +120,15 @@ fn a_muted_host_leaves_packets_to_raw_sockets() {
     inside.send_packet(&syn).unwrap();
     inside
         .recv_packet("the router's RST", SOON, |packet| {
-            packet
-                .as_tcp()
-                .is_some_and(|tcp| tcp.flags & flags::RST != 0)
+            packet.as_tcp().is_some_and(|tcp| tcp.flags & flags::RST != 0)
         })
         .unwrap();
     inside
         .send_packet(&Packet::udp("192.168.1.10:1", "192.168.1.1:9", b"end").via(lab.h(1)))
         .unwrap();
-    let answers = |packet: &Packet| {
-        packet
-            .as_tcp()
-            .is_some_and(|tcp| tcp.flags & flags::RST != 0)
-    };
+    let answers = |packet: &Packet| packet.as_tcp().is_some_and(|tcp| tcp.flags & flags::RST != 0);
     router
-        .recv_only(
-            "the last datagram",
-            SOON,
-            |packet| packet.payload() == b"end",
-            answers,
-        )
+        .recv_only("the last datagram", SOON, |packet| packet.payload() == b"end", answers)
         .unwrap();
 }
 
@@ -186,8 +152,7 @@ fn every_part_of_the_topology_is_reachable() {
         (lab.far(), lab.external(1)),
         (lab.deep(), lab.h(1).ip),
     ] {
-        from.run("ping", ["-c", "1", "-W", "10", &to.to_string()])
-            .unwrap();
+        from.run("ping", ["-c", "1", "-W", "10", &to.to_string()]).unwrap();
     }
     // The small link shows in path-MTU discovery.
     let big = lab
@@ -207,15 +172,11 @@ fn every_part_of_the_topology_is_reachable() {
             ],
         )
         .unwrap();
-    let text =
-        String::from_utf8_lossy(&big.stdout).into_owned() + &String::from_utf8_lossy(&big.stderr);
+    let text = String::from_utf8_lossy(&big.stdout).into_owned() + &String::from_utf8_lossy(&big.stderr);
     assert!(text.contains("1280"), "{text}");
     let hops = lab
         .h(1)
-        .run(
-            "traceroute",
-            ["-n", "-q", "1", "-I", &lab.far().ip.to_string()],
-        )
+        .run("traceroute", ["-n", "-q", "1", "-I", &lab.far().ip.to_string()])
         .unwrap();
     for hop in ["192.168.1.1", "203.0.113.250", "198.51.100.10"] {
         assert!(hops.contains(hop), "{hops}");
@@ -234,12 +195,7 @@ fn programs_serve_and_are_stopped() {
         .h(1)
         .run(
             "curl",
-            [
-                "-sS",
-                "--max-time",
-                "15",
-                &format!("http://{}/index.txt", web.endpoint),
-            ],
+            ["-sS", "--max-time", "15", &format!("http://{}/index.txt", web.endpoint)],
         )
         .unwrap();
     assert_eq!(page, "from the web");
@@ -251,10 +207,7 @@ fn programs_serve_and_are_stopped() {
         print(DNS(s.recv(512)).an.rdata)";
     let answer = lab
         .h(1)
-        .run(
-            programs::PYTHON,
-            ["-c", script, &dns.endpoint.ip().to_string()],
-        )
+        .run(programs::PYTHON, ["-c", script, &dns.endpoint.ip().to_string()])
         .unwrap();
     assert_eq!(answer.trim(), lab.o(2).ip.to_string());
 
@@ -281,10 +234,7 @@ fn nat_discovery_runs_against_two_addresses() {
     lab.add_address(lab.o(1), second).unwrap();
     let server = programs::turnserver(lab.o(1), second, 3478).unwrap();
     let address = server.endpoint.ip().to_string();
-    let text = lab
-        .h(1)
-        .run("turnutils_natdiscovery", ["-m", "-f", &address])
-        .unwrap();
+    let text = lab.h(1).run("turnutils_natdiscovery", ["-m", "-f", &address]).unwrap();
     assert!(text.contains("NAT with"), "{text}");
 }
 
@@ -293,17 +243,13 @@ fn wrong_checksums_are_found_by_captures() {
     let lab = Lab::builder().inside_hosts(2).build().unwrap();
     let capture = Capture::host(lab.h(2)).unwrap();
     let sender = RawSocket::host(lab.h(1)).unwrap();
-    let good =
-        Packet::udp("192.168.1.10:1", "192.168.1.11:2", b"x").macs(lab.h(1).mac, lab.h(2).mac);
+    let good = Packet::udp("192.168.1.10:1", "192.168.1.11:2", b"x").macs(lab.h(1).mac, lab.h(2).mac);
     sender.send_packet(&good).unwrap();
     wait_until("the good one", SOON, || capture.seen() > 0).unwrap();
     capture.assert_no_bad_checksums().unwrap();
     assert_eq!(lab.h(2).stack_counter("UdpInCsumErrors").unwrap(), 0);
     sender.send_packet(&good.sum(Sum::Wrong(1))).unwrap();
-    wait_until("the bad one", SOON, || {
-        capture.assert_no_bad_checksums().is_err()
-    })
-    .unwrap();
+    wait_until("the bad one", SOON, || capture.assert_no_bad_checksums().is_err()).unwrap();
     wait_until("the stack to count it", SOON, || {
         lab.h(2).stack_counter("UdpInCsumErrors").unwrap() == 1
     })
@@ -346,21 +292,13 @@ fn nothing_is_left_over() {
     let names: Vec<String>;
     {
         let lab = Lab::builder().inside_hosts(2).far(1500).build().unwrap();
-        names = lab
-            .namespaces()
-            .iter()
-            .map(|(_, ns)| ns.name().to_string())
-            .collect();
+        names = lab.namespaces().iter().map(|(_, ns)| ns.name().to_string()).collect();
         let _nat = lab.start_nat_as(Nat::Nftables, "").unwrap();
         let _capture = Capture::host(lab.h(1)).unwrap();
         let _child = lab.h(1).spawn("sleep", ["1000"]).unwrap();
     }
     assert!(names.len() >= 7);
-    let list = tests::ns::check(
-        std::process::Command::new("ip").args(["netns", "list"]),
-        "list",
-    )
-    .unwrap();
+    let list = tests::ns::check(std::process::Command::new("ip").args(["netns", "list"]), "list").unwrap();
     assert!(names.iter().all(|name| !list.contains(name)), "{list}");
 }
 
@@ -371,10 +309,7 @@ fn what_a_killed_test_left_is_removed_and_nothing_else() {
     let left = Namespace::create(&format!("snt{}-0-h1", gone.id())).unwrap();
     left.keep();
     let mut orphan = left.spawn("sleep", ["1000"]).unwrap();
-    let (mine, other) = (
-        Namespace::new("mine").unwrap(),
-        format!("other{}", gone.id()),
-    );
+    let (mine, other) = (Namespace::new("mine").unwrap(), format!("other{}", gone.id()));
     let _other = Namespace::create(&other).unwrap();
     // Another process may be sweeping, too; so what counts is that it is gone.
     tests::stale::remove_stale().unwrap();
@@ -384,10 +319,7 @@ fn what_a_killed_test_left_is_removed_and_nothing_else() {
     .unwrap();
     wait_until("the orphan to end", SOON, || !orphan.running()).unwrap();
     for name in [mine.name(), &other] {
-        assert!(
-            std::path::Path::new("/run/netns").join(name).exists(),
-            "{name}"
-        );
+        assert!(std::path::Path::new("/run/netns").join(name).exists(), "{name}");
     }
 }
 
@@ -402,21 +334,14 @@ fn one_namespace_stands_for_a_crowd() {
         let socket = tests::sockets::udp(lab.h(1), (address, 5060)).unwrap();
         assert_eq!(*seen_by(&echo, &socket).unwrap().ip(), lab.external(0));
     }
-    assert_eq!(
-        tests::link::mac(&lab.router, "in0").unwrap(),
-        lab.h(1).gateway_mac
-    );
+    assert_eq!(tests::link::mac(&lab.router, "in0").unwrap(), lab.h(1).gateway_mac);
 }
 
 #[test]
 fn silence_is_told_from_noise() {
     let lab = Lab::builder().inside_hosts(2).build().unwrap();
-    let (sender, mut receiver) = (
-        RawSocket::host(lab.h(1)).unwrap(),
-        RawSocket::host(lab.h(2)).unwrap(),
-    );
-    let noise =
-        Packet::udp("192.168.1.10:1", "192.168.1.11:2", b"noise").macs(lab.h(1).mac, lab.h(2).mac);
+    let (sender, mut receiver) = (RawSocket::host(lab.h(1)).unwrap(), RawSocket::host(lab.h(2)).unwrap());
+    let noise = Packet::udp("192.168.1.10:1", "192.168.1.11:2", b"noise").macs(lab.h(1).mac, lab.h(2).mac);
     let window = std::time::Duration::from_millis(50);
     receiver
         .assert_silent(window, |packet| packet.payload() == b"noise")

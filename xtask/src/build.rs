@@ -6,10 +6,7 @@ use crate::run::{binary, cargo, step};
 
 /// Builds `target/release/sipnat`.
 pub fn run() -> Result<()> {
-    step(
-        "build sipnat",
-        &mut cargo(["build", "--release", "-p", "nat-user"]),
-    )?;
+    step("build sipnat", &mut cargo(["build", "--release", "-p", "nat-user"]))?;
     eprintln!("the binary is {}", binary().display());
     Ok(())
 }

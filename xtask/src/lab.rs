@@ -43,11 +43,7 @@ fn prepare(up: &LabUp) -> Result<()> {
 fn again_as_root() -> Result<()> {
     let own = std::env::current_exe()?.display().to_string();
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let words = [
-        vec!["env", &*own],
-        args.iter().map(String::as_str).collect(),
-    ]
-    .concat();
+    let words = [vec!["env", &*own], args.iter().map(String::as_str).collect()].concat();
     let status = as_root("making and entering network namespaces", &words)?.status()?;
     if status.success() {
         Ok(())
@@ -59,9 +55,7 @@ fn again_as_root() -> Result<()> {
 fn up(options: &LabUp) -> Result<()> {
     let name = &options.lab.name;
     if State::load(name)?.is_some() {
-        bail!(
-            "the lab {name:?} is up already: `cargo xtask lab down --name {name}` removes it, --name makes another"
-        );
+        bail!("the lab {name:?} is up already: `cargo xtask lab down --name {name}` removes it, --name makes another");
     }
     let prefix = format!("sipnat-lab-{name}");
     let builder = Lab::builder()
@@ -69,30 +63,19 @@ fn up(options: &LabUp) -> Result<()> {
         .inside_hosts(options.phones)
         .outside_hosts(2);
     // People want to see ARP and path-MTU discovery at work, tests mostly do not.
-    let lab = builder
-        .external_addresses(2)
-        .far(1400)
-        .cold_neighbours()
-        .build()?;
+    let lab = builder.external_addresses(2).far(1400).cold_neighbours().build()?;
     let directory = state::directory(name);
     let nat = match options.nat {
         LabNat::Sipnat => Nat::Sipnat,
         LabNat::Nftables => Nat::Nftables,
     };
-    let mut running = lab.start_nat_as(
-        nat,
-        NatConfig::toml("").binary(&binary()).detached(&directory),
-    )?;
+    let mut running = lab.start_nat_as(nat, NatConfig::toml("").binary(&binary()).detached(&directory))?;
     let pids = if nat == Nat::Sipnat {
         vec![running.daemon().pid()]
     } else {
         Vec::new()
     };
-    let namespaces = lab
-        .namespaces()
-        .iter()
-        .map(|(_, ns)| ns.name().to_string())
-        .collect();
+    let namespaces = lab.namespaces().iter().map(|(_, ns)| ns.name().to_string()).collect();
     State {
         name: name.clone(),
         nat: format!("{nat:?}").to_lowercase(),
@@ -118,34 +101,19 @@ fn describe(lab: &Lab, name: &str, nat: Nat) {
         tests::lab::OUTSIDE_ROUTER,
         enter(lab.other("or"))
     );
-    println!(
-        "  {:<7} {:<16} {}",
-        "router",
-        lab.external(0),
-        enter(&lab.router)
-    );
+    println!("  {:<7} {:<16} {}", "router", lab.external(0), enter(&lab.router));
     if nat == Nat::Sipnat {
         let directory = state::directory(name);
-        println!(
-            "\nThe daemon logs to {}/sipnat.log; ask it with:",
-            directory.display()
-        );
+        println!("\nThe daemon logs to {}/sipnat.log; ask it with:", directory.display());
         println!(
             "  {} status --socket {}/sipnat.sock",
             binary().display(),
             directory.display()
         );
     } else {
-        println!(
-            "\nThe router's connections:\n  {} conntrack -L",
-            enter(&lab.router)
-        );
+        println!("\nThe router's connections:\n  {} conntrack -L", enter(&lab.router));
     }
-    println!(
-        "\nFor example:\n  {} ping -c 3 {}",
-        enter(lab.h(1)),
-        lab.o(1).ip
-    );
+    println!("\nFor example:\n  {} ping -c 3 {}", enter(lab.h(1)), lab.o(1).ip);
     println!("  {} traceroute -n {}", enter(lab.h(1)), lab.far().ip);
     println!("\nRemove it with `cargo xtask lab down --name {name}`.");
 }

@@ -15,14 +15,7 @@ pub fn run() -> Result<()> {
     step("format", &mut cargo(["fmt", "--all", "--check"]))?;
     step(
         "lints",
-        &mut cargo([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]),
+        &mut cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     )?;
     #[rustfmt::skip]
     let ebpf = [
@@ -60,22 +53,15 @@ fn tests() -> Result<()> {
         "xtask",
     ]);
     // Errors are values here, with context; a backtrace for each of them would bury it.
-    command
-        .env("SIPNAT_BIN", binary())
-        .env("RUST_LIB_BACKTRACE", "0");
+    command.env("SIPNAT_BIN", binary()).env("RUST_LIB_BACKTRACE", "0");
     if !is_root() {
-        eprintln!(
-            "sudo: the tests make network namespaces and load programs into the kernel, which needs root"
-        );
+        eprintln!("sudo: the tests make network namespaces and load programs into the kernel, which needs root");
         let version = output_of("rustc", &["-vV"]).context("ask rustc for its host")?;
         let host = version
             .lines()
             .find_map(|line| line.strip_prefix("host: "))
             .context("rustc names no host")?;
-        let variable = format!(
-            "CARGO_TARGET_{}_RUNNER",
-            host.to_uppercase().replace('-', "_")
-        );
+        let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
         command.env(variable, "sudo -E");
     }
     step("tests", &mut command)

@@ -23,8 +23,7 @@ pub struct Answer {
 pub fn lookup(log: impl BufRead, external: SocketAddrV4, time: Time) -> io::Result<Answer> {
     let mut found = Vec::new();
     let unreadable = for_each_record(log, |record| {
-        if let Event::BlockAssigned { block, .. } | Event::BlockReleased { block, .. } =
-            &record.event
+        if let Event::BlockAssigned { block, .. } | Event::BlockReleased { block, .. } = &record.event
             && block.external_ip == *external.ip()
             && (block.first_port..=block.last_port).contains(&external.port())
         {
@@ -56,24 +55,15 @@ pub fn lookup(log: impl BufRead, external: SocketAddrV4, time: Time) -> io::Resu
 fn holdings(mut records: Vec<EventRecord>) -> Vec<LookupRecord> {
     // CPUs report in any order. An assignment found later counts from when it was made.
     let effective = |record: &EventRecord| match &record.event {
-        Event::BlockAssigned {
-            since: Some(since), ..
-        } => *since,
+        Event::BlockAssigned { since: Some(since), .. } => *since,
         _ => record.time,
     };
     // At the same millisecond the release of the former owner comes first.
-    records.sort_by_key(|record| {
-        (
-            effective(record),
-            matches!(record.event, Event::BlockAssigned { .. }),
-        )
-    });
+    records.sort_by_key(|record| (effective(record), matches!(record.event, Event::BlockAssigned { .. })));
     let mut holdings: Vec<LookupRecord> = Vec::new();
     for record in records {
         let time = effective(&record);
-        let open = holdings
-            .last_mut()
-            .filter(|holding| holding.until.is_none());
+        let open = holdings.last_mut().filter(|holding| holding.until.is_none());
         match record.event {
             Event::BlockAssigned { block, .. } => {
                 if let Some(open) = open {
@@ -124,11 +114,7 @@ fn interval(block: Block, from: Time, until: Option<Time>) -> LookupRecord {
 
 /// The records that make the log agree with the blocks that are assigned now, for a daemon that starts over existing
 /// tables: releases it has not seen (their time is not known better than `now`), and assignments with their `since`.
-pub fn reconcile(
-    log: impl BufRead,
-    assigned: &[BlockRecord],
-    now: Time,
-) -> io::Result<Vec<EventRecord>> {
+pub fn reconcile(log: impl BufRead, assigned: &[BlockRecord], now: Time) -> io::Result<Vec<EventRecord>> {
     type Key = (Ipv4Addr, u16, u16);
     let mut open: HashMap<Key, (Block, Time)> = HashMap::new();
     for_each_record(log, |record| match record.event {
@@ -136,19 +122,13 @@ pub fn reconcile(
             let key = (block.external_ip, block.first_port, block.last_port);
             let from = since.unwrap_or(record.time);
             // A repeated record of the same owner does not begin anew.
-            if open
-                .get(&key)
-                .is_none_or(|(owner, _)| owner.host != block.host)
-            {
+            if open.get(&key).is_none_or(|(owner, _)| owner.host != block.host) {
                 open.insert(key, (block, from));
             }
         }
         Event::BlockReleased { block, .. } => {
             let key = (block.external_ip, block.first_port, block.last_port);
-            if open
-                .get(&key)
-                .is_some_and(|(owner, _)| owner.host == block.host)
-            {
+            if open.get(&key).is_some_and(|(owner, _)| owner.host == block.host) {
                 open.remove(&key);
             }
         }
@@ -182,10 +162,7 @@ pub fn reconcile(
     }
     let mut gone: Vec<_> = open.into_values().collect();
     gone.sort_by_key(|(block, from)| (*from, block.external_ip, block.first_port));
-    missing.extend(
-        gone.into_iter()
-            .map(|(block, from)| released(block, from, now)),
-    );
+    missing.extend(gone.into_iter().map(|(block, from)| released(block, from, now)));
     Ok(missing)
 }
 

@@ -32,9 +32,7 @@ impl Syslog {
 
     /// Sends one line. Never waits: a syslog daemon that does not keep up costs lines, not the NAT.
     pub fn send(&mut self, text: &str) -> io::Result<()> {
-        let time = Timestamp::now()
-            .to_zoned(self.zone.clone())
-            .strftime("%b %e %H:%M:%S");
+        let time = Timestamp::now().to_zoned(self.zone.clone()).strftime("%b %e %H:%M:%S");
         let line = format!("<{PRIORITY}>{time} sipnat[{}]: {text}", std::process::id());
         match self.socket.send(line.as_bytes()) {
             Ok(_) => Ok(()),

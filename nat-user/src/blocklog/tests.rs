@@ -51,12 +51,7 @@ fn lines(records: &[EventRecord]) -> String {
 }
 
 fn who(log: &str, second: u8) -> Option<Ipv4Addr> {
-    let answer = lookup(
-        log.as_bytes(),
-        SocketAddrV4::new(EXTERNAL, 40063),
-        at(second),
-    )
-    .unwrap();
+    let answer = lookup(log.as_bytes(), SocketAddrV4::new(EXTERNAL, 40063), at(second)).unwrap();
     answer.holder.map(|holder| holder.host)
 }
 
@@ -81,10 +76,7 @@ impl Drop for Directory {
 fn intervals_begin_with_the_assignment_and_end_before_the_release() {
     let log = lines(&[assigned(10, A), released(20, A, 10), assigned(30, B)]);
     let answers = [9, 10, 19, 20, 29, 30, 59].map(|second| who(&log, second));
-    assert_eq!(
-        answers,
-        [None, Some(A), Some(A), None, None, Some(B), Some(B)]
-    );
+    assert_eq!(answers, [None, Some(A), Some(A), None, None, Some(B), Some(B)]);
     for (port, expected) in [(39999, None), (40000, Some(A)), (40064, None)] {
         let answer = lookup(log.as_bytes(), SocketAddrV4::new(EXTERNAL, port), at(15)).unwrap();
         assert_eq!(answer.holder.map(|holder| holder.host), expected, "{port}");
@@ -101,18 +93,11 @@ fn the_log_may_be_imperfect() {
         [Some(A), Some(B), Some(B)]
     );
     let lost_release = lines(&[assigned(10, A), assigned(20, B)]);
-    assert_eq!(
-        [15, 25].map(|second| who(&lost_release, second)),
-        [Some(A), Some(B)]
-    );
-    let first = lookup(
-        lost_release.as_bytes(),
-        SocketAddrV4::new(EXTERNAL, 40000),
-        at(15),
-    )
-    .unwrap()
-    .holder
-    .unwrap();
+    assert_eq!([15, 25].map(|second| who(&lost_release, second)), [Some(A), Some(B)]);
+    let first = lookup(lost_release.as_bytes(), SocketAddrV4::new(EXTERNAL, 40000), at(15))
+        .unwrap()
+        .holder
+        .unwrap();
     assert_eq!(first.until, Some(at(20)), "a port has one owner");
     let twice = lines(&[
         assigned(10, A),
@@ -121,22 +106,15 @@ fn the_log_may_be_imperfect() {
         released(20, A, 10),
         assigned(20, B),
     ]);
-    assert_eq!(
-        [15, 20].map(|second| who(&twice, second)),
-        [Some(A), Some(B)]
-    );
+    assert_eq!([15, 20].map(|second| who(&twice, second)), [Some(A), Some(B)]);
     let rotated = lines(&[released(20, A, 5)]);
-    assert_eq!(
-        [14, 15, 20].map(|second| who(&rotated, second)),
-        [None, Some(A), None]
-    );
+    assert_eq!([14, 15, 20].map(|second| who(&rotated, second)), [None, Some(A), None]);
     let repeated = lines(&[assigned(10, A), assigned(15, A), released(20, A, 10)]);
     assert_eq!(
         [12, 17, 22].map(|second| who(&repeated, second)),
         [Some(A), Some(A), None]
     );
-    let torn = lines(&[assigned(10, A)])
-        + "{\"time\":\"2026-01-02T03:04:11Z\",\"event\":\"block_rel\n\u{1}\n";
+    let torn = lines(&[assigned(10, A)]) + "{\"time\":\"2026-01-02T03:04:11Z\",\"event\":\"block_rel\n\u{1}\n";
     let answer = lookup(torn.as_bytes(), SocketAddrV4::new(EXTERNAL, 40000), at(12)).unwrap();
     assert_eq!(
         (answer.holder.map(|holder| holder.host), answer.unreadable),
@@ -171,10 +149,7 @@ fn a_daemon_that_was_away_catches_up() {
             since: Some(at(20)),
         },
     };
-    assert_eq!(
-        catch_up(&[record(B, 20)]),
-        [released(20, A, 10), now_b.clone()]
-    );
+    assert_eq!(catch_up(&[record(B, 20)]), [released(20, A, 10), now_b.clone()]);
     let repaired = log.clone() + &lines(&[now_b]);
     assert_eq!(
         [15, 19, 20, 40].map(|second| who(&repaired, second)),
@@ -211,16 +186,12 @@ fn files_are_appended_to_and_reopened() {
             .unwrap()
             .ends_with(&lines(&[released(20, A, 10)]))
     );
-    assert_eq!(
-        std::fs::read_to_string(&path).unwrap(),
-        lines(&[assigned(30, B)])
-    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), lines(&[assigned(30, B)]));
 }
 
 #[test]
 fn a_directory_that_is_missing_is_named() {
-    let error =
-        BlockLog::open(&BlockLogTarget::File("/nonexistent/blocks.jsonl".into())).unwrap_err();
+    let error = BlockLog::open(&BlockLogTarget::File("/nonexistent/blocks.jsonl".into())).unwrap_err();
     assert!(
         error
             .to_string()
@@ -281,11 +252,7 @@ fn a_line_that_was_cut_is_written_again() {
         let mut readable: Vec<&str> = text.lines().filter(|line| line.ends_with('}')).collect();
         // Cut just before its newline, a line is there twice, which readers take for one.
         readable.dedup();
-        assert_eq!(
-            readable,
-            whole.lines().collect::<Vec<_>>(),
-            "room for {room}"
-        );
+        assert_eq!(readable, whole.lines().collect::<Vec<_>>(), "room for {room}");
     }
 }
 
@@ -314,10 +281,7 @@ fn syslog_lines_are_rfc_3164_and_survive_a_restart() {
         head.starts_with("<30>") && head.len() == "<30>Jan  2 03:04:05".len(),
         "{line}"
     );
-    assert_eq!(
-        serde_json::from_str::<EventRecord>(json).unwrap(),
-        assigned(10, A)
-    );
+    assert_eq!(serde_json::from_str::<EventRecord>(json).unwrap(), assigned(10, A));
 
     drop(first);
     std::fs::remove_file(&path).unwrap();

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Action, DEFAULT_PIN_DIR, DEFAULT_SOCKET, Daemon, Filtering, FilteringByProto, Fragments, Icmp,
-    Lifetimes, MssClamp, Nat, Policy, PortRange, Ports, Rate, Refresh, Refuse, XdpMode,
+    Action, DEFAULT_PIN_DIR, DEFAULT_SOCKET, Daemon, Filtering, FilteringByProto, Fragments, Icmp, Lifetimes, MssClamp,
+    Nat, Policy, PortRange, Ports, Rate, Refresh, Refuse, XdpMode,
 };
 
 impl Default for Daemon {

@@ -37,10 +37,7 @@ pub fn nat(raw: raw::Nat, overrides: &Overrides) -> Result<Nat, Fault> {
                 "write public unicast addresses that are routed to this router",
             )
         })?;
-        if let Some(other) = addresses[..index]
-            .iter()
-            .find(|other| other.overlaps(&prefix))
-        {
+        if let Some(other) = addresses[..index].iter().find(|other| other.overlaps(&prefix)) {
             return Err(Fault::at(
                 address.span(),
                 format!("{prefix} is already in {other}"),
@@ -48,9 +45,7 @@ pub fn nat(raw: raw::Nat, overrides: &Overrides) -> Result<Nat, Fault> {
             ));
         }
         if let Some(other) = inside_prefixes.iter().find(|other| other.overlaps(&prefix)) {
-            let message = format!(
-                "the external address {prefix} overlaps the inside prefix {other} (RFC 4787 REQ-7)"
-            );
+            let message = format!("the external address {prefix} overlaps the inside prefix {other} (RFC 4787 REQ-7)");
             return Err(Fault::at(
                 address.span(),
                 message,
@@ -79,13 +74,7 @@ pub fn nat(raw: raw::Nat, overrides: &Overrides) -> Result<Nat, Fault> {
         mss_clamp: raw.mss_clamp.map_or(default.mss_clamp, |clamp| clamp.0),
         capacity: match raw.capacity {
             None => None,
-            some => Some(number(
-                some,
-                0,
-                1024..=67_108_864,
-                "nat.capacity",
-                "bindings",
-            )?),
+            some => Some(number(some, 0, 1024..=67_108_864, "nat.capacity", "bindings")?),
         },
         sessions: number(
             raw.sessions,
@@ -113,9 +102,7 @@ fn interfaces(
     let mut found: Vec<(Option<std::ops::Range<usize>>, Interface)> = Vec::new();
     for name in overrides {
         let interface = RawInterface::named(name, None).map_err(|error| {
-            let (message, remedy) = error
-                .split_once("; ")
-                .unwrap_or((&error, "correct the name"));
+            let (message, remedy) = error.split_once("; ").unwrap_or((&error, "correct the name"));
             Fault::missing(format!("--{side}: {message}"), remedy)
         })?;
         found.push((None, interface.0));
@@ -166,11 +153,7 @@ fn interfaces(
 fn prefixes(raw: &[Spanned<Text<Prefix>>], name: &str) -> Result<Vec<Prefix>, Fault> {
     if let Some(first_too_many) = raw.get(MAX_PREFIXES) {
         let message = format!("{name} has more than {MAX_PREFIXES} entries");
-        return Err(Fault::at(
-            first_too_many.span(),
-            message,
-            "join neighbouring prefixes",
-        ));
+        return Err(Fault::at(first_too_many.span(), message, "join neighbouring prefixes"));
     }
     Ok(raw.iter().map(|prefix| prefix.get_ref().0).collect())
 }

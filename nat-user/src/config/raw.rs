@@ -10,8 +10,8 @@ use serde::{
 use toml::Spanned;
 
 use super::{
-    Action, BlockLogTarget, Filtering, FlowDirection, Interface, MssClamp, PortRange, Prefix, Rate,
-    Refresh, Refuse, XdpMode,
+    Action, BlockLogTarget, Filtering, FlowDirection, Interface, MssClamp, PortRange, Prefix, Rate, Refresh, Refuse,
+    XdpMode,
     text::{ExternalPorts, InsidePorts, PortList, Text},
 };
 
@@ -193,9 +193,7 @@ impl RawInterface {
             None => None,
             Some(vlan @ 1..=4094) => Some(vlan as u16),
             Some(vlan) => {
-                return Err(format!(
-                    "there is no VLAN {vlan}; write an id from 1 to 4094"
-                ));
+                return Err(format!("there is no VLAN {vlan}; write an id from 1 to 4094"));
             }
         };
         Ok(RawInterface(Interface {

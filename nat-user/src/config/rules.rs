@@ -70,8 +70,7 @@ impl FromStr for ExternalSide {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        ExternalPorts::from_text(text)
-            .map(|ExternalPorts { address, ports }| ExternalSide { address, ports })
+        ExternalPorts::from_text(text).map(|ExternalPorts { address, ports }| ExternalSide { address, ports })
     }
 }
 
@@ -102,16 +101,13 @@ pub fn forwards(raw: Vec<Spanned<raw::Forward>>, nat: &Nat) -> Result<Vec<Forwar
         let span = item.span();
         let item = item.into_inner();
         let (external, inside) = (item.external.get_ref().0, item.inside.get_ref().0);
-        equal_length(external.ports, inside.ports)
-            .map_err(|error| split(item.inside.span(), &error))?;
-        let covers =
-            |prefixes: &[Prefix], address| prefixes.iter().any(|prefix| prefix.contains(address));
+        equal_length(external.ports, inside.ports).map_err(|error| split(item.inside.span(), &error))?;
+        let covers = |prefixes: &[Prefix], address| prefixes.iter().any(|prefix| prefix.contains(address));
         if let Some(address) = external.address
             && !nat.addresses.is_empty()
             && !covers(&nat.addresses, address)
         {
-            let message =
-                format!("the forward's external address {address} is not in nat.addresses");
+            let message = format!("the forward's external address {address} is not in nat.addresses");
             return Err(Fault::at(
                 item.external.span(),
                 message,
@@ -130,10 +126,7 @@ pub fn forwards(raw: Vec<Spanned<raw::Forward>>, nat: &Nat) -> Result<Vec<Forwar
             ));
         }
         if covers(&nat.addresses, inside.address) {
-            let message = format!(
-                "the forward leads to {}, which is an external address",
-                inside.address
-            );
+            let message = format!("the forward leads to {}, which is an external address", inside.address);
             return Err(Fault::at(
                 item.inside.span(),
                 message,
@@ -167,11 +160,7 @@ pub fn forwards(raw: Vec<Spanned<raw::Forward>>, nat: &Nat) -> Result<Vec<Forwar
             }
             if forwards.len() == MAX_FORWARDS {
                 let message = format!("there are more than {MAX_FORWARDS} forwards");
-                return Err(Fault::at(
-                    span,
-                    message,
-                    "join neighbouring ports into ranges",
-                ));
+                return Err(Fault::at(span, message, "join neighbouring ports into ranges"));
             }
             forwards.push(forward);
         }
@@ -192,10 +181,7 @@ pub fn policy(raw: raw::Policy) -> Result<Policy, Fault> {
             Some(RuleProto::Udp) => Some(Proto::Udp),
             Some(RuleProto::Icmp) => Some(Proto::Icmp),
         };
-        if let Some(ports) = rule
-            .source_ports
-            .as_ref()
-            .or(rule.destination_ports.as_ref())
+        if let Some(ports) = rule.source_ports.as_ref().or(rule.destination_ports.as_ref())
             && !matches!(protocol, Some(Proto::Tcp | Proto::Udp))
         {
             let message = "a policy rule names ports but neither tcp nor udp";
@@ -209,12 +195,9 @@ pub fn policy(raw: raw::Policy) -> Result<Policy, Fault> {
             true => vec![Prefix::ALL],
             false => list.into_iter().map(|prefix| prefix.0).collect(),
         };
-        let ports = |list: raw::At<Text<PortList>>| {
-            list.map_or(vec![PortRange::ALL], |list| list.into_inner().0.0)
-        };
+        let ports = |list: raw::At<Text<PortList>>| list.map_or(vec![PortRange::ALL], |list| list.into_inner().0.0);
         let (sources, destinations) = (prefixes(rule.source), prefixes(rule.destination));
-        let (source_ports, destination_ports) =
-            (ports(rule.source_ports), ports(rule.destination_ports));
+        let (source_ports, destination_ports) = (ports(rule.source_ports), ports(rule.destination_ports));
         let expanded = [
             sources.len(),
             destinations.len(),
@@ -224,9 +207,8 @@ pub fn policy(raw: raw::Policy) -> Result<Policy, Fault> {
         .into_iter()
         .fold(1, usize::saturating_mul);
         if rules.len().saturating_add(expanded) > MAX_POLICY_RULES {
-            let message = format!(
-                "with this rule the policy has more than {MAX_POLICY_RULES} rules once its lists are expanded"
-            );
+            let message =
+                format!("with this rule the policy has more than {MAX_POLICY_RULES} rules once its lists are expanded");
             return Err(Fault::at(
                 span,
                 message,

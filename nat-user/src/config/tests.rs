@@ -74,24 +74,15 @@ fn the_examples_of_the_sample_are_valid() {
             .strip_prefix('#')
             .filter(|rest| !rest.is_empty() && !rest.starts_with(' '));
         if let Some((key, _)) = example.and_then(|example| example.split_once(" = "))
-            && text
-                .last()
-                .is_some_and(|last| last.starts_with(&format!("{key} = ")))
+            && text.last().is_some_and(|last| last.starts_with(&format!("{key} = ")))
         {
             text.pop();
         }
         text.push(example.unwrap_or(line));
     }
     let config = parse(&text.join("\n")).unwrap();
-    assert!(
-        !config.forwards.is_empty()
-            && !config.policy.rules.is_empty()
-            && !config.nat.bypass.is_empty()
-    );
-    assert_eq!(
-        config.metrics.listen,
-        Some("127.0.0.1:9473".parse().unwrap())
-    );
+    assert!(!config.forwards.is_empty() && !config.policy.rules.is_empty() && !config.nat.bypass.is_empty());
+    assert_eq!(config.metrics.listen, Some("127.0.0.1:9473".parse().unwrap()));
     assert!(matches!(config.log.blocks, BlockLogTarget::File(_)));
     assert!(config.nat.capacity.is_some());
 }
@@ -191,20 +182,12 @@ fn everything_can_be_said() {
         ("10.2.0.0/16", 80),
         ("10.2.0.0/16", 443),
     ];
-    assert_eq!(
-        rules,
-        expect.map(|(source, port)| (source.to_string(), port))
-    );
+    assert_eq!(rules, expect.map(|(source, port)| (source.to_string(), port)));
     assert_eq!(config.log.blocks, BlockLogTarget::Syslog);
 }
 
 /// Wrong text, where the error points (line, column), a part of the message, a part of the remedy.
-type Wrong = (
-    &'static str,
-    Option<(usize, usize)>,
-    &'static str,
-    &'static str,
-);
+type Wrong = (&'static str, Option<(usize, usize)>, &'static str, &'static str);
 
 /// All of these come behind `MINIMAL`, so their first line is line 4.
 #[rustfmt::skip]
@@ -296,9 +279,7 @@ fn each_wrong_value_has_a_place_and_a_remedy() {
     let behind_minimal = WRONG_VALUES
         .iter()
         .filter_map(|&wrong| difference(&format!("{MINIMAL}{}", wrong.0), wrong));
-    let alone = WRONG_INTERFACES
-        .iter()
-        .filter_map(|&wrong| difference(wrong.0, wrong));
+    let alone = WRONG_INTERFACES.iter().filter_map(|&wrong| difference(wrong.0, wrong));
     let differences: Vec<String> = behind_minimal.chain(alone).collect();
     assert!(differences.is_empty(), "{}", differences.join("\n\n"));
 }
@@ -317,10 +298,7 @@ fn the_command_line_wins_over_the_file() {
     };
     let config = options.load().unwrap();
     assert_eq!(
-        (
-            config.nat.inside[0].name.as_str(),
-            config.nat.outside[0].name.as_str()
-        ),
+        (config.nat.inside[0].name.as_str(), config.nat.outside[0].name.as_str()),
         ("lan", "wan")
     );
     assert_eq!(config.lifetimes.udp, Duration::from_secs(3));

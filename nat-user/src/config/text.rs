@@ -68,9 +68,8 @@ impl FromText for Duration {
 impl FromText for SocketAddr {
     const EXPECTED: &'static str = "an address and port like \"127.0.0.1:9473\"";
     fn from_text(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| {
-            format!("`{text}` is no address with a port; write it like 127.0.0.1:9473")
-        })
+        text.parse()
+            .map_err(|_| format!("`{text}` is no address with a port; write it like 127.0.0.1:9473"))
     }
 }
 
@@ -81,9 +80,7 @@ impl FromText for XdpMode {
             "auto" => Ok(XdpMode::Auto),
             "native" => Ok(XdpMode::Native),
             "generic" => Ok(XdpMode::Generic),
-            _ => Err(format!(
-                "`{text}` is no XDP mode; write auto, native or generic"
-            )),
+            _ => Err(format!("`{text}` is no XDP mode; write auto, native or generic")),
         }
     }
 }
@@ -140,14 +137,9 @@ pub struct ExternalPorts {
 }
 
 impl FromText for ExternalPorts {
-    const EXPECTED: &'static str =
-        "external ports like \"203.0.113.1:8080\", \"8080\" or \"8000-8010\"";
+    const EXPECTED: &'static str = "external ports like \"203.0.113.1:8080\", \"8080\" or \"8000-8010\"";
     fn from_text(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!(
-                "`{text}` is no external port; write it like 203.0.113.1:8080, 8080 or 8000-8010"
-            )
-        };
+        let wrong = || format!("`{text}` is no external port; write it like 203.0.113.1:8080, 8080 or 8000-8010");
         let (address, ports) = match text.rsplit_once(':') {
             Some((address, ports)) => (Some(address.parse().map_err(|_| wrong())?), ports),
             None => (None, text),
@@ -171,11 +163,8 @@ pub struct InsidePorts {
 impl FromText for InsidePorts {
     const EXPECTED: &'static str = "an inside endpoint like \"192.168.1.10:80\"";
     fn from_text(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!(
-                "`{text}` is no inside endpoint; write it like 192.168.1.10:80 or 192.168.1.10:8000-8010"
-            )
-        };
+        let wrong =
+            || format!("`{text}` is no inside endpoint; write it like 192.168.1.10:80 or 192.168.1.10:8000-8010");
         let (address, ports) = text.rsplit_once(':').ok_or_else(wrong)?;
         let ports: PortRange = ports.parse().map_err(|_| wrong())?;
         let address = address.parse().map_err(|_| wrong())?;

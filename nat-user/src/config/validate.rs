@@ -6,8 +6,8 @@ use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 use toml::Spanned;
 
 use super::{
-    Config, ConfigError, Daemon, FilteringByProto, Fragments, Icmp, Lifetimes, Log, Metrics,
-    Overrides, PortRange, Ports,
+    Config, ConfigError, Daemon, FilteringByProto, Fragments, Icmp, Lifetimes, Log, Metrics, Overrides, PortRange,
+    Ports,
     error::Fault,
     nat,
     raw::{self, At, Raw},
@@ -64,33 +64,22 @@ fn daemon(raw: raw::Daemon, overrides: &Overrides) -> Result<Daemon, Fault> {
         }
         None => default.log,
     };
-    let path =
-        |raw: At<std::path::PathBuf>, name: &str, over: &Option<_>, default| match (over, raw) {
-            (Some(over), _) => Ok(std::path::PathBuf::clone(over)),
-            (None, None) => Ok(default),
-            (None, Some(path)) if path.get_ref().is_absolute() => Ok(path.into_inner()),
-            (None, Some(path)) => Err(Fault::at(
-                path.span(),
-                format!(
-                    "{name} is `{}`, which depends on where the daemon is started",
-                    path.get_ref().display()
-                ),
-                "write an absolute path",
-            )),
-        };
+    let path = |raw: At<std::path::PathBuf>, name: &str, over: &Option<_>, default| match (over, raw) {
+        (Some(over), _) => Ok(std::path::PathBuf::clone(over)),
+        (None, None) => Ok(default),
+        (None, Some(path)) if path.get_ref().is_absolute() => Ok(path.into_inner()),
+        (None, Some(path)) => Err(Fault::at(
+            path.span(),
+            format!(
+                "{name} is `{}`, which depends on where the daemon is started",
+                path.get_ref().display()
+            ),
+            "write an absolute path",
+        )),
+    };
     Ok(Daemon {
-        socket: path(
-            raw.socket,
-            "daemon.socket",
-            &overrides.socket,
-            default.socket,
-        )?,
-        pin_dir: path(
-            raw.pin_dir,
-            "daemon.pin_dir",
-            &overrides.pin_dir,
-            default.pin_dir,
-        )?,
+        socket: path(raw.socket, "daemon.socket", &overrides.socket, default.socket)?,
+        pin_dir: path(raw.pin_dir, "daemon.pin_dir", &overrides.pin_dir, default.pin_dir)?,
         log,
     })
 }
@@ -98,15 +87,11 @@ fn daemon(raw: raw::Daemon, overrides: &Overrides) -> Result<Daemon, Fault> {
 fn ports(raw: raw::Ports) -> Result<Ports, Fault> {
     let default = Ports::default();
     let range_span = raw.range.as_ref().map(Spanned::span);
-    let range = raw
-        .range
-        .map_or(default.range, |range| range.into_inner().0);
+    let range = raw.range.map_or(default.range, |range| range.into_inner().0);
     if range.first < 1024 && !raw.allow_well_known {
         return Err(Fault {
             span: range_span,
-            message: format!(
-                "ports.range {range} has ports below 1024, which servers own (RFC 4787 REQ-3)"
-            ),
+            message: format!("ports.range {range} has ports below 1024, which servers own (RFC 4787 REQ-3)"),
             remedy: "begin at 1024, or write allow_well_known = true beside it".into(),
         });
     }
@@ -126,10 +111,7 @@ fn ports(raw: raw::Ports) -> Result<Ports, Fault> {
         "ports",
     )?;
     if !block_size.is_power_of_two() {
-        let (below, above) = (
-            block_size.next_power_of_two() / 2,
-            block_size.next_power_of_two(),
-        );
+        let (below, above) = (block_size.next_power_of_two() / 2, block_size.next_power_of_two());
         return Err(Fault {
             span: block_span,
             message: format!("ports.block_size is {block_size}, which is no power of two"),
@@ -140,9 +122,7 @@ fn ports(raw: raw::Ports) -> Result<Ports, Fault> {
     if !has_free_block(range, &exclude, block_size) {
         return Err(Fault {
             span: raw.exclude.first().map(Spanned::span).or(range_span),
-            message: format!(
-                "ports.range {range} less ports.exclude has no whole block of {block_size} ports"
-            ),
+            message: format!("ports.range {range} less ports.exclude has no whole block of {block_size} ports"),
             remedy: "widen the range, exclude less, or write a smaller block_size".into(),
         });
     }
@@ -166,13 +146,7 @@ fn ports(raw: raw::Ports) -> Result<Ports, Fault> {
             "ports.rest",
             "RFC 6888 REQ-8 asks for 120s",
         )?,
-        hosts: number(
-            raw.hosts,
-            default.hosts,
-            16..=16_777_216,
-            "ports.hosts",
-            "hosts",
-        )?,
+        hosts: number(raw.hosts, default.hosts, 16..=16_777_216, "ports.hosts", "hosts")?,
     })
 }
 
@@ -184,9 +158,7 @@ fn has_free_block(range: PortRange, exclude: &[PortRange], block_size: u16) -> b
             first: (block * size) as u16,
             last: (block * size + size - 1) as u16,
         };
-        range.first <= block.first
-            && block.last <= range.last
-            && !exclude.iter().any(|range| range.overlaps(&block))
+        range.first <= block.first && block.last <= range.last && !exclude.iter().any(|range| range.overlaps(&block))
     })
 }
 
@@ -202,12 +174,9 @@ fn filtering(raw: &raw::FilteringByProto) -> FilteringByProto {
 fn lifetimes(raw: raw::Lifetimes) -> Result<Lifetimes, Fault> {
     let default = Lifetimes::default();
     let seconds = Duration::from_secs;
-    let transitory = if raw.allow_short {
-        seconds(10)
-    } else {
-        seconds(240)
-    };
-    let transitory_rule = "RFC 5382 REQ-5 asks for at least 4m; RFC 7857 section 2.1 lets it be less, with allow_short = true";
+    let transitory = if raw.allow_short { seconds(10) } else { seconds(240) };
+    let transitory_rule =
+        "RFC 5382 REQ-5 asks for at least 4m; RFC 7857 section 2.1 lets it be less, with allow_short = true";
     Ok(Lifetimes {
         udp: duration(
             raw.udp,
@@ -271,18 +240,14 @@ fn icmp(raw: raw::Icmp) -> Result<Icmp, Fault> {
     if rate_per_source.interval_ns() < rate.interval_ns() {
         return Err(Fault {
             span: per_source_span,
-            message: format!(
-                "icmp.rate_per_source {rate_per_source} is more than icmp.rate {rate}"
-            ),
+            message: format!("icmp.rate_per_source {rate_per_source} is more than icmp.rate {rate}"),
             remedy: "raise rate or lower rate_per_source".into(),
         });
     }
     Ok(Icmp {
         unreachable: raw.unreachable.unwrap_or(default.unreachable),
         time_exceeded: raw.time_exceeded.unwrap_or(default.time_exceeded),
-        fragmentation_needed: raw
-            .fragmentation_needed
-            .unwrap_or(default.fragmentation_needed),
+        fragmentation_needed: raw.fragmentation_needed.unwrap_or(default.fragmentation_needed),
         rate,
         rate_per_source,
     })
@@ -322,18 +287,15 @@ fn metrics(raw: raw::Metrics) -> Result<Metrics, Fault> {
     };
     let address = listen.get_ref().0;
     if !address.ip().is_loopback() && !raw.allow_remote {
-        let message = format!(
-            "metrics.listen {address} is not loopback, so others could read the metrics without a password"
-        );
+        let message =
+            format!("metrics.listen {address} is not loopback, so others could read the metrics without a password");
         return Err(Fault::at(
             listen.span(),
             message,
             "listen on 127.0.0.1, or write allow_remote = true beside it",
         ));
     }
-    Ok(Metrics {
-        listen: Some(address),
-    })
+    Ok(Metrics { listen: Some(address) })
 }
 
 /// An integer within `bounds`; `unit` completes the message.
@@ -374,10 +336,6 @@ fn duration(
     Err(Fault::at(
         raw.span(),
         format!("{name} is {} ({rule})", show_duration(value)),
-        format!(
-            "write a duration from {} to {}",
-            show_duration(min),
-            show_duration(max)
-        ),
+        format!("write a duration from {} to {}", show_duration(min), show_duration(max)),
     ))
 }

@@ -75,10 +75,7 @@ mod tests {
         assert_eq!(recent.len(), MEMORY);
         assert_eq!(recent[0].event, Event::Missed { count: 5 });
         events.publish(Event::Missed { count: 9999 });
-        assert_eq!(
-            follow.try_recv().unwrap().event,
-            Event::Missed { count: 9999 }
-        );
+        assert_eq!(follow.try_recv().unwrap().event, Event::Missed { count: 9999 });
         assert_eq!(events.followers(), 1);
     }
 }

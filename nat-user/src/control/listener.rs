@@ -40,10 +40,7 @@ impl Listener {
                 "the control socket's path {shown} is longer than {MAX_PATH} bytes; choose a shorter one with --socket"
             );
         }
-        if let Some(directory) = path
-            .parent()
-            .filter(|directory| !directory.as_os_str().is_empty())
-        {
+        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             fs::create_dir_all(directory).with_context(|| {
                 format!(
                     "cannot create {} for the control socket; choose another with --socket",
@@ -53,13 +50,13 @@ impl Listener {
         }
         let lock = lock(path)?;
         remove_stale(path)?;
-        let socket = UnixListener::bind(path)
-            .with_context(|| format!("cannot create the control socket {shown}; check the directory or choose another with --socket"))?;
+        let socket = UnixListener::bind(path).with_context(|| {
+            format!("cannot create the control socket {shown}; check the directory or choose another with --socket")
+        })?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .with_context(|| format!("cannot protect the control socket {shown}"))?;
-        let file = fs::symlink_metadata(path).with_context(|| {
-            format!("the control socket {shown} disappeared while it was made; start again")
-        })?;
+        let file = fs::symlink_metadata(path)
+            .with_context(|| format!("the control socket {shown} disappeared while it was made; start again"))?;
         Ok(Listener {
             socket,
             path: path.to_owned(),
@@ -100,18 +97,11 @@ fn lock(path: &Path) -> Result<File> {
         .create(true)
         .truncate(false)
         .open(&name)
-        .with_context(|| {
-            format!(
-                "cannot open {}; run as root or choose another --socket",
-                name.display()
-            )
-        })?;
+        .with_context(|| format!("cannot open {}; run as root or choose another --socket", name.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(second_instance(path)),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", name.display()))
-        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", name.display())),
     }
 }
 
@@ -131,8 +121,8 @@ fn remove_stale(path: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
             fs::remove_file(path).with_context(|| format!("cannot remove the stale socket {shown}"))
         }
-        Err(error) => Err(error).with_context(|| {
-            format!("cannot tell whether anybody answers on {shown}; remove it if not")
-        }),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot tell whether anybody answers on {shown}; remove it if not"))
+        }
     }
 }

@@ -95,19 +95,15 @@ async fn connection(
     let mut line = Vec::new();
     loop {
         line.clear();
-        (&mut reader)
-            .take(MAX_REQUEST)
-            .read_until(b'\n', &mut line)
-            .await?;
+        (&mut reader).take(MAX_REQUEST).read_until(b'\n', &mut line).await?;
         if line.is_empty() {
             return Ok(());
         }
         let request = match serde_json::from_slice(&line) {
             Ok(request) => request,
             Err(error) => {
-                let error = format!(
-                    "not a request that this sipnat knows: {error}; use a `sipnat` of the daemon's version"
-                );
+                let error =
+                    format!("not a request that this sipnat knows: {error}; use a `sipnat` of the daemon's version");
                 send(&mut writer, &Ending::Error { error, code: 2 }).await?;
                 if !line.ends_with(b"\n") {
                     return Ok(());
@@ -144,11 +140,7 @@ async fn send(writer: &mut OwnedWriteHalf, value: &impl Serialize) -> io::Result
 }
 
 /// Runs the request on a thread for blocking work and streams its records.
-async fn answer(
-    writer: &mut OwnedWriteHalf,
-    service: Arc<dyn Service>,
-    request: Request,
-) -> io::Result<Ending> {
+async fn answer(writer: &mut OwnedWriteHalf, service: Arc<dyn Service>, request: Request) -> io::Result<Ending> {
     let (sender, mut pieces) = mpsc::channel(4);
     let work = tokio::task::spawn_blocking(move || {
         let mut records = Records {
@@ -224,8 +216,7 @@ fn run(service: &dyn Service, request: Request, records: &mut Records) -> Result
             protocol,
             external,
             inside,
-        } => service
-            .add_forward(Forward::from_words(protocol, &external, &inside).map_err(wrong)?)?,
+        } => service.add_forward(Forward::from_words(protocol, &external, &inside).map_err(wrong)?)?,
         Request::DeleteForward { protocol, external } => {
             service.delete_forward(protocol, external.parse().map_err(wrong)?)?
         }

@@ -23,9 +23,35 @@ pub const PROGRAMS: [&str; 3] = [INSIDE, OUTSIDE, CLOCK];
 
 /// Every map of the object. They are pinned under these names.
 pub const MAPS: [&str; 29] = [
-    "STATE", "CONFIG", "ADDRESSES", "SLOTS", "TRAFFIC", "INDEX", "USED_PORTS", "FREE_BLOCKS", "BLOCKS", "HOSTS",
-    "SESSIONS", "FRAGMENTS", "RULES", "DESTINATIONS", "EXTERNAL", "LOCAL", "BYPASS", "PREFIXES", "INTERFACE_OF",
-    "INTERFACES", "DEVICES", "COUNTERS", "EVENTS", "PUNTS", "PUNT_TOTAL", "PUNT_SOURCE", "IDS", "CLOCK", "LOCKS",
+    "STATE",
+    "CONFIG",
+    "ADDRESSES",
+    "SLOTS",
+    "TRAFFIC",
+    "INDEX",
+    "USED_PORTS",
+    "FREE_BLOCKS",
+    "BLOCKS",
+    "HOSTS",
+    "SESSIONS",
+    "FRAGMENTS",
+    "RULES",
+    "DESTINATIONS",
+    "EXTERNAL",
+    "LOCAL",
+    "BYPASS",
+    "PREFIXES",
+    "INTERFACE_OF",
+    "INTERFACES",
+    "DEVICES",
+    "COUNTERS",
+    "EVENTS",
+    "PUNTS",
+    "PUNT_TOTAL",
+    "PUNT_SOURCE",
+    "IDS",
+    "CLOCK",
+    "LOCKS",
 ];
 
 /// Opens the maps pinned in `pins`, or makes and pins those that are missing, with the sizes of `capacity`.
@@ -36,7 +62,10 @@ pub fn open(capacity: &Capacity, pins: Option<&Path>) -> Result<Ebpf> {
     }
     let slots = u32::try_from(capacity.slots()).context("too many external addresses")?;
     if capacity.addresses > MAX_ADDRESSES {
-        bail!("{} external addresses are more than {MAX_ADDRESSES}", capacity.addresses);
+        bail!(
+            "{} external addresses are more than {MAX_ADDRESSES}",
+            capacity.addresses
+        );
     }
     let blocks = capacity.addresses * (PORTS >> capacity.block_shift);
     let free_words = capacity.addresses * nat_common::ports::free_words(capacity.block_shift);
@@ -59,19 +88,26 @@ pub fn open(capacity: &Capacity, pins: Option<&Path>) -> Result<Ebpf> {
             loader.map_pin_path(name, pins.join(name));
         }
     }
-    loader.load(OBJECT).map_err(explain).context("cannot load the eBPF object")
+    loader
+        .load(OBJECT)
+        .map_err(explain)
+        .context("cannot load the eBPF object")
 }
 
 /// Loads one program into the kernel.
 pub fn load<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
     let program: &mut Xdp = program(ebpf, name)?;
-    program.load().with_context(|| format!("the kernel's verifier refused {name}"))?;
+    program
+        .load()
+        .with_context(|| format!("the kernel's verifier refused {name}"))?;
     Ok(program)
 }
 
 /// A program of the object.
 pub fn program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
-    let program: &mut Program = ebpf.program_mut(name).with_context(|| format!("no program {name} in the object"))?;
+    let program: &mut Program = ebpf
+        .program_mut(name)
+        .with_context(|| format!("no program {name} in the object"))?;
     program.try_into().with_context(|| format!("{name} is no XDP program"))
 }
 

@@ -25,7 +25,9 @@ unsafe impl<T: Sync> Sync for Shared<T> {}
 impl<T> Shared<T> {
     /// Maps the array `name` of `ebpf`.
     pub fn open(ebpf: &Ebpf, name: &str) -> Result<Self> {
-        let Some(Map::Array(data)) = ebpf.map(name) else { bail!("no array {name} in the object") };
+        let Some(Map::Array(data)) = ebpf.map(name) else {
+            bail!("no array {name} in the object")
+        };
         Self::map(data).with_context(|| format!("cannot map {name} into memory"))
     }
 
@@ -33,14 +35,25 @@ impl<T> Shared<T> {
         let info = data.info()?;
         // The kernel rounds elements up to eight bytes.
         if info.value_size() as usize != size_of::<T>() || !size_of::<T>().is_multiple_of(8) {
-            bail!("its elements have {} bytes instead of {}", info.value_size(), size_of::<T>());
+            bail!(
+                "its elements have {} bytes instead of {}",
+                info.value_size(),
+                size_of::<T>()
+            );
         }
         let len = info.max_entries() as usize;
         let bytes = (len * size_of::<T>()).next_multiple_of(4096);
         let fd = std::os::fd::AsFd::as_fd(data.fd()).as_raw_fd();
         // SAFETY: a fresh shared mapping of the map's own memory, checked below.
         let start = unsafe {
-            libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0)
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd,
+                0,
+            )
         };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error().into());

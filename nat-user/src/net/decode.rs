@@ -6,8 +6,7 @@ use rtnetlink::packet_route as nl;
 
 use nl::address::{AddressAttribute, AddressMessage, AddressScope};
 use nl::link::{
-    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-    LinkXdp, XdpAttached,
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
 };
 use nl::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use nl::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
@@ -306,10 +305,7 @@ mod tests {
 
     #[test]
     fn xdp_in_one_mode_and_in_two() {
-        let one = [
-            LinkXdp::Attached(XdpAttached::SocketBuffer),
-            LinkXdp::ProgId(7),
-        ];
+        let one = [LinkXdp::Attached(XdpAttached::SocketBuffer), LinkXdp::ProgId(7)];
         let generic = AttachedXdp {
             mode: XdpAttachMode::Generic,
             prog_id: 7,

@@ -171,8 +171,7 @@ impl Socket {
         request.ifr_ifru.ifru_data = buffer.0.as_mut_ptr().cast();
         // SAFETY: SIOCETHTOOL reads the command in the first word of ifru_data; every caller above has sized the
         // buffer by the structure that belongs to its command.
-        let result =
-            unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) };
+        let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) };
         if result < 0 {
             Err(io::Error::last_os_error())
         } else {
@@ -228,10 +227,7 @@ mod tests {
         let before = look();
         assert_eq!(before.driver, "veth");
         assert!(before.tx_checksum() && before.tso() && before.gso() && before.rx_checksum());
-        assert!(
-            !before.lro() && !before.gro() && !before.gro_hw(),
-            "{before:?}"
-        );
+        assert!(!before.lro() && !before.gro() && !before.gro_hw(), "{before:?}");
         assert_eq!(before.feature("no-such-feature"), None);
 
         ns.run("ethtool -K d0 tx off gro on gso off rx off");

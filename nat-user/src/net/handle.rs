@@ -4,9 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAttribute, NeighbourFlags, NeighbourState as NlState,
-};
+use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourState as NlState};
 use rtnetlink::{Handle, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
@@ -23,15 +21,10 @@ pub struct Net {
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
-    #[error(
-        "cannot open a netlink socket: {0}; the kernel needs CONFIG_NET and a sandbox must allow AF_NETLINK"
-    )]
+    #[error("cannot open a netlink socket: {0}; the kernel needs CONFIG_NET and a sandbox must allow AF_NETLINK")]
     Open(#[source] std::io::Error),
     #[error("the kernel refused to {what}: {source}")]
-    Request {
-        what: String,
-        source: rtnetlink::Error,
-    },
+    Request { what: String, source: rtnetlink::Error },
 }
 
 impl Net {
@@ -86,11 +79,7 @@ impl Net {
 
     /// The ARP entries of one interface.
     pub async fn neighbours(&self, ifindex: u32) -> Result<Vec<Neighbour>, NetError> {
-        let mut query = self
-            .handle
-            .neighbours()
-            .get()
-            .set_address_family(AddressFamily::Inet);
+        let mut query = self.handle.neighbours().get().set_address_family(AddressFamily::Inet);
         query
             .message_mut()
             .attributes

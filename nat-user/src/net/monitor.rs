@@ -6,9 +6,7 @@ use std::io;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::sys::{
-    AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE,
-};
+use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 
 use super::decode;
 use super::handle::NetError;
@@ -52,9 +50,7 @@ impl Monitor {
             socket
                 .socket_mut()
                 .set_rx_buf_sz(i32::try_from(bytes).unwrap_or(i32::MAX))?;
-            let groups = GROUPS
-                .iter()
-                .fold(0u32, |all, group| all | 1 << (*group as u32 - 1));
+            let groups = GROUPS.iter().fold(0u32, |all, group| all | 1 << (*group as u32 - 1));
             socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
             Ok(socket)
         };
@@ -91,8 +87,7 @@ impl Monitor {
 fn parse(mut datagram: &[u8], queue: &mut VecDeque<Event>) {
     const HEADER: usize = 16;
     while datagram.len() >= HEADER {
-        let length =
-            u32::from_ne_bytes([datagram[0], datagram[1], datagram[2], datagram[3]]) as usize;
+        let length = u32::from_ne_bytes([datagram[0], datagram[1], datagram[2], datagram[3]]) as usize;
         let Some(message) = datagram.get(..length).filter(|m| m.len() >= HEADER) else {
             queue.push_back(Event::Resync);
             return;
@@ -108,9 +103,7 @@ fn parse(mut datagram: &[u8], queue: &mut VecDeque<Event>) {
                 queue.push_back(Event::Resync);
             }
         }
-        datagram = datagram
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
 }
 

@@ -52,9 +52,7 @@ impl PortSet {
     /// The set as ascending ranges that neither touch nor overlap.
     pub fn ranges(&self) -> impl Iterator<Item = RangeInclusive<u16>> + '_ {
         let mut next = 0u32;
-        let find = move |from: u32, wanted: bool| {
-            (from..=65535).find(|port| self.contains(*port as u16) == wanted)
-        };
+        let find = move |from: u32, wanted: bool| (from..=65535).find(|port| self.contains(*port as u16) == wanted);
         std::iter::from_fn(move || {
             let first = find(next, true)?;
             next = find(first, false).unwrap_or(65536);
@@ -106,8 +104,7 @@ impl std::str::FromStr for PortSet {
         for part in s.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let bad = |_| format!("\"{part}\" is no port or range of ports like 5000-5010");
-            let (first, last): (u16, u16) =
-                (first.parse().map_err(bad)?, last.parse().map_err(bad)?);
+            let (first, last): (u16, u16) = (first.parse().map_err(bad)?, last.parse().map_err(bad)?);
             if first > last {
                 return Err(format!("the range {part} ends before it begins"));
             }
@@ -169,15 +166,7 @@ mod tests {
     #[test]
     fn prints_ranges() {
         let set = |s: &str| s.parse::<PortSet>().unwrap();
-        for s in [
-            "",
-            "7",
-            "1-5,7",
-            "0",
-            "65535",
-            "0-65535",
-            "63-64,127,65534-65535",
-        ] {
+        for s in ["", "7", "1-5,7", "0", "65535", "0-65535", "63-64,127,65534-65535"] {
             assert_eq!(set(s).to_string(), s);
         }
         assert_eq!(set(" 5,1-3, 4\n").to_string(), "1-5");

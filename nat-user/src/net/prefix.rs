@@ -29,10 +29,7 @@ impl Prefix {
         self.addr
     }
 
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "a prefix length is not a number of elements"
-    )]
+    #[expect(clippy::len_without_is_empty, reason = "a prefix length is not a number of elements")]
     pub fn len(&self) -> u8 {
         self.len
     }
@@ -109,18 +106,8 @@ mod tests {
             assert_eq!(p(s).to_string(), s);
         }
         assert_eq!(p("192.0.2.1"), Prefix::host(Ipv4Addr::new(192, 0, 2, 1)));
-        for s in [
-            "",
-            "10.0.0.0/33",
-            "10.0.0/8",
-            "10.0.0.0/",
-            "::/0",
-            "10.0.0.0/-1",
-        ] {
-            assert!(
-                matches!(s.parse::<Prefix>(), Err(PrefixError::Syntax(_))),
-                "{s}"
-            );
+        for s in ["", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/", "::/0", "10.0.0.0/-1"] {
+            assert!(matches!(s.parse::<Prefix>(), Err(PrefixError::Syntax(_))), "{s}");
         }
         let error = "10.0.0.1/8".parse::<Prefix>().unwrap_err();
         assert!(error.to_string().contains("write 10.0.0.0/8"), "{error}");

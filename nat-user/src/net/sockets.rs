@@ -88,8 +88,7 @@ fn reachable(address: &str) -> Option<bool> {
 }
 
 fn read(path: &str) -> io::Result<String> {
-    fs::read_to_string(path)
-        .map_err(|e| io::Error::new(e.kind(), format!("cannot read {path}: {e}")))
+    fs::read_to_string(path).map_err(|e| io::Error::new(e.kind(), format!("cannot read {path}: {e}")))
 }
 
 fn not_understood(path: &str, text: &str) -> io::Error {
@@ -128,13 +127,7 @@ mod tests {
         assert_eq!(parse(TCP, Table::TcpListening).to_string(), "22,8080");
         assert_eq!(parse(UDP6, Table::Udp).to_string(), "53,5353");
         assert!(parse("", Table::Udp).is_empty());
-        assert!(
-            parse(
-                "head\nshort line\n 1: xyz:zz 0 0A\n 1: 00:16 0 0A",
-                Table::Udp
-            )
-            .is_empty()
-        );
+        assert!(parse("head\nshort line\n 1: xyz:zz 0 0A\n 1: 00:16 0 0A", Table::Udp).is_empty());
     }
 
     #[test]
@@ -142,11 +135,7 @@ mod tests {
         let Some(ns) = TestNs::new() else { return };
         let own = ns.enter(|| {
             fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40999").unwrap();
-            fs::write(
-                "/proc/sys/net/ipv4/ip_local_reserved_ports",
-                "8080,9148-9150",
-            )
-            .unwrap();
+            fs::write("/proc/sys/net/ipv4/ip_local_reserved_ports", "8080,9148-9150").unwrap();
             let _tcp = TcpListener::bind("0.0.0.0:2222").unwrap();
             let _tcp6 = TcpListener::bind("[::]:2223").unwrap();
             let _local = TcpListener::bind("127.0.0.1:2224").unwrap();

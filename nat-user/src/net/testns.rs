@@ -18,11 +18,7 @@ impl TestNs {
             eprintln!("skipped: network namespaces need root");
             return None;
         }
-        let name = format!(
-            "snn-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("snn-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         ip(&["netns", "add", &name]);
         let ns = Self { name };
         ns.ip("link set lo up");
@@ -78,28 +74,21 @@ impl TestNs {
                 }
                 work()
             });
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 }
 
 impl Drop for TestNs {
     fn drop(&mut self) {
-        let _ = Command::new("ip")
-            .args(["netns", "del", &self.name])
-            .status();
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
 }
 
 /// Two namespaces joined by a veth pair "va" – "vb", both up.
 pub(crate) fn pair() -> Option<(TestNs, TestNs)> {
     let (left, right) = (TestNs::new()?, TestNs::new()?);
-    left.ip(&format!(
-        "link add name va type veth peer name vb netns {}",
-        right.name
-    ));
+    left.ip(&format!("link add name va type veth peer name vb netns {}", right.name));
     left.ip("link set va up");
     right.ip("link set vb up");
     Some((left, right))

@@ -48,11 +48,7 @@ fn interfaces_are_told_apart() {
         ("t1", Kind::Tap, true),
     ] {
         let interface = by_name(&list, name);
-        assert_eq!(
-            (&interface.kind, interface.ethernet),
-            (&kind, ethernet),
-            "{name}"
-        );
+        assert_eq!((&interface.kind, interface.ethernet), (&kind, ethernet), "{name}");
     }
 }
 
@@ -77,11 +73,7 @@ fn addresses_and_routes() {
     let (list, routes, index) = ns.block_on(async || {
         let net = Net::open().unwrap();
         let index = by_name(&net.interfaces().await.unwrap(), "d0").index;
-        (
-            net.addresses().await.unwrap(),
-            net.routes().await.unwrap(),
-            index,
-        )
+        (net.addresses().await.unwrap(), net.routes().await.unwrap(), index)
     });
 
     let on_d0: Vec<_> = list.iter().filter(|a| a.ifindex == index).collect();
@@ -108,11 +100,7 @@ fn addresses_and_routes() {
 
     let find = |dst: &str| {
         let dst: Prefix = dst.parse().unwrap();
-        routes
-            .iter()
-            .filter(|r| r.dst == dst)
-            .cloned()
-            .collect::<Vec<_>>()
+        routes.iter().filter(|r| r.dst == dst).cloned().collect::<Vec<_>>()
     };
     let default = Route {
         dst: "0.0.0.0/0".parse().unwrap(),
@@ -122,14 +110,8 @@ fn addresses_and_routes() {
         metric: 7,
     };
     assert_eq!(find("0.0.0.0/0"), [default]);
-    let gateways: Vec<_> = find("10.9.0.0/16")
-        .iter()
-        .map(|r| r.gateway.unwrap())
-        .collect();
-    assert_eq!(
-        gateways,
-        [Ipv4Addr::new(192, 0, 2, 3), Ipv4Addr::new(192, 0, 2, 4)]
-    );
+    let gateways: Vec<_> = find("10.9.0.0/16").iter().map(|r| r.gateway.unwrap()).collect();
+    assert_eq!(gateways, [Ipv4Addr::new(192, 0, 2, 3), Ipv4Addr::new(192, 0, 2, 4)]);
     assert_eq!(find("10.8.0.0/16")[0].kind, RouteKind::Unreachable);
     assert_eq!(find("10.7.0.0/16"), [], "another table's route");
 }
@@ -155,11 +137,7 @@ fn a_neighbour_is_resolved_on_request_and_refreshed_when_stale() {
         };
         while monitor.next().await.unwrap() != Event::NeighbourChanged(reachable) {}
         assert_eq!(net.neighbours(ifindex).await.unwrap(), [reachable]);
-        assert_eq!(
-            net.refresh_neighbours(&[ifindex]).await.unwrap(),
-            0,
-            "nothing is stale"
-        );
+        assert_eq!(net.refresh_neighbours(&[ifindex]).await.unwrap(), 0, "nothing is stale");
 
         left.ip("neigh change 192.0.2.2 dev va lladdr 02:00:00:00:00:02 nud stale");
         assert_eq!(net.refresh_neighbours(&[ifindex]).await.unwrap(), 1);
@@ -192,10 +170,7 @@ fn monitor_reports_addresses_routes_rules_links() {
             _ => None,
         })
         .await;
-        assert_eq!(
-            (added.addr, added.ifindex),
-            ([192, 0, 2, 1].into(), d0.index)
-        );
+        assert_eq!((added.addr, added.ifindex), ([192, 0, 2, 1].into(), d0.index));
         ns.ip("route add 10.0.0.0/8 via 192.0.2.9");
         let ten: Prefix = "10.0.0.0/8".parse().unwrap();
         let seen = Event::RouteChanged {

@@ -24,13 +24,7 @@ impl XdpFeatures {
             return Ok(None);
         };
         let index = attribute(NETDEV_A_DEV_IFINDEX, &ifindex.to_ne_bytes());
-        let Some(reply) = ask(
-            &socket,
-            u16::from_ne_bytes([a, b]),
-            NETDEV_CMD_DEV_GET,
-            &index,
-        )?
-        else {
+        let Some(reply) = ask(&socket, u16::from_ne_bytes([a, b]), NETDEV_CMD_DEV_GET, &index)? else {
             return Ok(None);
         };
         let bits = find(&reply, NETDEV_A_DEV_XDP_FEATURES).and_then(|v| v.try_into().ok());
@@ -68,12 +62,7 @@ const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
 const HEADERS: usize = 20;
 
 /// One request, one answer: its attributes, or None if the kernel does not know what was asked for.
-fn ask(
-    socket: &Socket,
-    family: u16,
-    command: u8,
-    attributes: &[u8],
-) -> io::Result<Option<Vec<u8>>> {
+fn ask(socket: &Socket, family: u16, command: u8, attributes: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let mut request = Vec::with_capacity(HEADERS + attributes.len());
     request.extend(((HEADERS + attributes.len()) as u32).to_ne_bytes());
     request.extend(family.to_ne_bytes());
@@ -87,10 +76,7 @@ fn ask(
     let short = || io::Error::new(io::ErrorKind::InvalidData, "a short netlink answer");
     let kind = reply.get(4..6).ok_or_else(short)?;
     if kind == NLMSG_ERROR.to_ne_bytes() {
-        let code = reply
-            .get(16..20)
-            .and_then(|c| c.try_into().ok())
-            .ok_or_else(short)?;
+        let code = reply.get(16..20).and_then(|c| c.try_into().ok()).ok_or_else(short)?;
         return match -i32::from_ne_bytes(code) {
             libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP => Ok(None),
             errno => Err(io::Error::from_raw_os_error(errno)),
@@ -110,10 +96,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 
 fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     while let Some(&[a, b, c, d]) = attributes.get(..4) {
-        let (length, kind) = (
-            u16::from_ne_bytes([a, b]).into(),
-            u16::from_ne_bytes([c, d]),
-        );
+        let (length, kind) = (u16::from_ne_bytes([a, b]).into(), u16::from_ne_bytes([c, d]));
         let value = attributes.get(4..length)?;
         if kind == wanted {
             return Some(value);

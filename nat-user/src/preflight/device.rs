@@ -27,12 +27,7 @@ pub(super) fn judge(port: &Port, input: &PreflightInput, facts: &Facts, report: 
 }
 
 /// Native if every interface can, because a native program can only redirect to devices that take frames from XDP.
-pub(super) fn choose_mode(
-    wanted: WantedMode,
-    ports: &[Port],
-    facts: &Facts,
-    report: &mut Report,
-) -> Mode {
+pub(super) fn choose_mode(wanted: WantedMode, ports: &[Port], facts: &Facts, report: &mut Report) -> Mode {
     if wanted == WantedMode::Generic {
         return Mode::Generic;
     }
@@ -43,11 +38,7 @@ pub(super) fn choose_mode(
         };
         let finding = Finding::new("not-native", &port.device.name, "no native XDP").why(why);
         if wanted == WantedMode::Native {
-            report.error(
-                finding.remedy(
-                    "use another network card or device, or set the mode to auto or generic",
-                ),
-            );
+            report.error(finding.remedy("use another network card or device, or set the mode to auto or generic"));
         } else {
             mode = Mode::Generic;
             report.warning(finding.remedy(
@@ -61,9 +52,7 @@ pub(super) fn choose_mode(
 /// None if native mode works, or if only trying can tell.
 fn not_native(device: &Interface, facts: &Facts) -> Option<String> {
     let info = facts.devices.get(&device.index);
-    let driver = info
-        .and_then(|d| d.ethtool.as_ref())
-        .map_or("", |e| e.driver.as_str());
+    let driver = info.and_then(|d| d.ethtool.as_ref()).map_or("", |e| e.driver.as_str());
     match (info.and_then(|d| d.xdp), &device.kind) {
         (Some(features), _) if features.native() => None,
         (Some(_), Kind::Veth) => Some("the peer sends on more queues than this end receives on, or the pair is not complete; create both ends with the same number of queues".into()),
@@ -96,9 +85,7 @@ fn refused(port: &Port, facts: &Facts) -> Option<Finding> {
             .remedy("name the interface that leads to the network"),
         ),
         Kind::Vlan { parent, id } => {
-            let parent = facts
-                .by_index(*parent)
-                .map_or("its parent", |p| p.name.as_str());
+            let parent = facts.by_index(*parent).map_or("its parent", |p| p.name.as_str());
             Some(
                 finding("vlan-upper", "XDP runs below VLANs: on the parent it sees the tagged frames at full speed, on the VLAN interface only copies of them".into())
                     .remedy(format!("configure the parent with the tag: name = \"{parent}\", vlan = {id}; and switch off tag stripping: ethtool -K {parent} rxvlan off")),
@@ -190,10 +177,12 @@ fn jumbo(device: &Interface, facts: &Facts, report: &mut Report) {
     };
     match facts.devices.get(&device.index).and_then(|d| d.xdp) {
         Some(features) if features.multi_buffer() => {}
-        Some(_) => report.warning(finding("the driver has no XDP for frames of several buffers").why(format!(
-            "with an MTU of {} it will probably refuse the program (\"Numerical result out of range\")",
-            device.mtu
-        ))),
+        Some(_) => report.warning(
+            finding("the driver has no XDP for frames of several buffers").why(format!(
+                "with an MTU of {} it will probably refuse the program (\"Numerical result out of range\")",
+                device.mtu
+            )),
+        ),
         None => report.note(finding("XDP on jumbo frames depends on the driver").why(format!(
             "the MTU is {} and this kernel does not say whether the driver takes frames of several buffers",
             device.mtu

@@ -62,10 +62,7 @@ impl Facts {
         let interfaces = net.interfaces().await?;
         let addresses = net.addresses().await?;
         let devices = devices_of_interest(input, &interfaces);
-        let attached = interfaces
-            .iter()
-            .filter_map(|i| Some(i.xdp?.prog_id))
-            .collect();
+        let attached = interfaces.iter().filter_map(|i| Some(i.xdp?.prog_id)).collect();
         Ok(Self {
             // SAFETY: cannot fail.
             euid: unsafe { libc::geteuid() },
@@ -94,16 +91,11 @@ impl Facts {
 
     /// The VLAN interface `id` above `parent`.
     pub(super) fn vlan_upper(&self, parent: u32, id: u16) -> Option<&Interface> {
-        self.interfaces
-            .iter()
-            .find(|i| i.kind == Kind::Vlan { parent, id })
+        self.interfaces.iter().find(|i| i.kind == Kind::Vlan { parent, id })
     }
 }
 
-fn devices_of_interest<'a>(
-    input: &PreflightInput,
-    interfaces: &'a [Interface],
-) -> Vec<&'a Interface> {
+fn devices_of_interest<'a>(input: &PreflightInput, interfaces: &'a [Interface]) -> Vec<&'a Interface> {
     let named = |i: &&Interface| {
         input
             .inside
@@ -118,24 +110,15 @@ fn devices_of_interest<'a>(
     };
     let peers = |i: &&Interface| {
         let local = |w: &&Interface| w.link.filter(|l| l.netns.is_none()).map(|l| l.index);
-        i.kind == Kind::Veth
-            && wanted
-                .iter()
-                .filter_map(local)
-                .any(|index| index == i.index)
+        i.kind == Kind::Veth && wanted.iter().filter_map(local).any(|index| index == i.index)
     };
-    let more: Vec<&Interface> = interfaces
-        .iter()
-        .filter(|i| uppers(i) || peers(i))
-        .collect();
+    let more: Vec<&Interface> = interfaces.iter().filter(|i| uppers(i) || peers(i)).collect();
     wanted.extend(more);
     wanted
 }
 
 fn device(interface: &Interface) -> Device {
-    let conf = |interface: &str, key: &str| {
-        number_file::<u8>(&format!("/proc/sys/net/ipv4/conf/{interface}/{key}"))
-    };
+    let conf = |interface: &str, key: &str| number_file::<u8>(&format!("/proc/sys/net/ipv4/conf/{interface}/{key}"));
     Device {
         ethtool: Ethtool::gather(&interface.name).ok(),
         xdp: XdpFeatures::gather(interface.index).ok().flatten(),
@@ -173,9 +156,7 @@ fn pin_dir(path: &Path) -> Option<PinDir> {
 
 fn mem_available() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -203,12 +184,7 @@ fn prog_names(ids: &BTreeSet<u32>) -> BTreeMap<u32, String> {
     aya::programs::loaded_programs()
         .filter_map(Result::ok)
         .filter(|program| ids.contains(&program.id()))
-        .map(|program| {
-            (
-                program.id(),
-                program.name_as_str().unwrap_or_default().to_owned(),
-            )
-        })
+        .map(|program| (program.id(), program.name_as_str().unwrap_or_default().to_owned()))
         .collect()
 }
 

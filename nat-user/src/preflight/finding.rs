@@ -54,12 +54,7 @@ impl Report {
     /// The sysctls that [`apply_fixes`] would write, each once.
     pub fn fixes(&self) -> Vec<&Fix> {
         let mut fixes: Vec<&Fix> = Vec::new();
-        for fix in self
-            .errors
-            .iter()
-            .chain(&self.warnings)
-            .filter_map(|f| f.fix.as_ref())
-        {
+        for fix in self.errors.iter().chain(&self.warnings).filter_map(|f| f.fix.as_ref()) {
             if !fixes.contains(&fix) {
                 fixes.push(fix);
             }
@@ -76,12 +71,8 @@ impl Report {
 pub fn apply_fixes(report: &Report) -> io::Result<Vec<Fix>> {
     let mut done = Vec::new();
     for fix in report.fixes() {
-        fs::write(&fix.path, &fix.value).map_err(|e| {
-            io::Error::new(
-                e.kind(),
-                format!("cannot set {fix}: {e}; is /proc/sys writable here?"),
-            )
-        })?;
+        fs::write(&fix.path, &fix.value)
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot set {fix}: {e}; is /proc/sys writable here?")))?;
         done.push(fix.clone());
     }
     Ok(done)

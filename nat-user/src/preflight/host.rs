@@ -91,12 +91,7 @@ fn pin_dir(input: &PreflightInput, facts: &Facts, report: &mut Report) {
             let mount = if input.pin_dir.starts_with("/sys/fs/bpf") {
                 "/sys/fs/bpf".to_string()
             } else {
-                input
-                    .pin_dir
-                    .parent()
-                    .unwrap_or(&input.pin_dir)
-                    .display()
-                    .to_string()
+                input.pin_dir.parent().unwrap_or(&input.pin_dir).display().to_string()
             };
             let hint = if dir.fs_magic == SYSFS_MAGIC {
                 "; `ip netns exec` hides a mounted one: enter the namespace with nsenter --net=/run/netns/NAME instead"
@@ -144,7 +139,12 @@ fn memory(input: &PreflightInput, facts: &Facts, report: &mut Report) {
     let needed = input.capacity_bytes.saturating_sub(input.pinned_bytes);
     let finding = |code, what| {
         Finding::new(code, format!("{} bindings", input.max_bindings), what)
-            .why(format!("the maps take {}, of which {} are still to be allocated, and the machine has {} available", size(input.capacity_bytes), size(needed), size(available)))
+            .why(format!(
+                "the maps take {}, of which {} are still to be allocated, and the machine has {} available",
+                size(input.capacity_bytes),
+                size(needed),
+                size(available)
+            ))
             .remedy("lower the number of bindings or sessions in the configuration, or add memory")
     };
     if needed > available {
@@ -168,10 +168,7 @@ fn ports(input: &PreflightInput, facts: &Facts, report: &mut Report) {
             .remedy("to serve more hosts, narrow the range of the router's own connections: sysctl net.ipv4.ip_local_port_range=\"60000 60999\", or add external addresses")
     };
     if all == excluded.len() {
-        report.error(finding(
-            "no-ports",
-            "the router itself uses all of them".into(),
-        ));
+        report.error(finding("no-ports", "the router itself uses all of them".into()));
     } else if !excluded.is_empty() {
         let rest = all - excluded.len();
         report.note(finding(

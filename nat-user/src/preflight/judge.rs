@@ -69,10 +69,7 @@ fn resolve<'a>(input: &'a PreflightInput, facts: &'a Facts, report: &mut Report)
                     format!("no {} interface is named", side.name()),
                 )
                 .why("a NAT stands between an inside and an outside")
-                .remedy(format!(
-                    "name one with --{} IF or in the configuration",
-                    side.name()
-                )),
+                .remedy(format!("name one with --{} IF or in the configuration", side.name())),
             );
         }
     }
@@ -112,17 +109,13 @@ fn resolve<'a>(input: &'a PreflightInput, facts: &'a Facts, report: &mut Report)
 
 fn missing(spec: &InterfaceSpec, side: Side, facts: &Facts) -> Finding {
     let names: Vec<_> = facts.interfaces.iter().map(|i| i.name.as_str()).collect();
-    Finding::new(
-        "interface-missing",
-        &spec.name,
-        "there is no such interface",
-    )
-    .why(format!(
-        "it is named as {} interface; this network namespace has {}",
-        side.name(),
-        names.join(", ")
-    ))
-    .remedy("correct the name, or create the interface before sipnat starts")
+    Finding::new("interface-missing", &spec.name, "there is no such interface")
+        .why(format!(
+            "it is named as {} interface; this network namespace has {}",
+            side.name(),
+            names.join(", ")
+        ))
+        .remedy("correct the name, or create the interface before sipnat starts")
 }
 
 impl Report {
@@ -140,11 +133,7 @@ impl Report {
 }
 
 impl Finding {
-    pub(super) fn new(
-        code: &'static str,
-        where_: impl Into<String>,
-        what: impl Into<String>,
-    ) -> Self {
+    pub(super) fn new(code: &'static str, where_: impl Into<String>, what: impl Into<String>) -> Self {
         Self {
             code,
             what: what.into(),

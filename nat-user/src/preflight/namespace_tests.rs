@@ -37,10 +37,7 @@ fn router() -> Option<(TestNs, TestNs)> {
     router.ip("link set va down");
     router.ip("link set va name lan0");
     router.ip("link set lan0 up");
-    router.ip(&format!(
-        "link add name wan0 type veth peer name vw netns {}",
-        far.name
-    ));
+    router.ip(&format!("link add name wan0 type veth peer name vw netns {}", far.name));
     router.ip("link set wan0 up");
     far.ip("link set vw up");
     router.ip("addr add 192.168.1.1/24 dev lan0");
@@ -67,17 +64,11 @@ fn gathers_what_the_kernel_says() {
         }),
         "the nearest existing directory"
     );
-    let (lan0, wan0) = (
-        facts.by_name("lan0").unwrap(),
-        facts.by_name("wan0").unwrap(),
-    );
+    let (lan0, wan0) = (facts.by_name("lan0").unwrap(), facts.by_name("wan0").unwrap());
     assert_eq!(facts.devices.len(), 2, "{:?}", facts.devices);
     assert_eq!(facts.devices[&lan0.index].forwarding, Some(true));
     assert_eq!(facts.devices[&wan0.index].rp_filter, Some(1));
-    assert_eq!(
-        facts.devices[&wan0.index].ethtool.as_ref().unwrap().driver,
-        "veth"
-    );
+    assert_eq!(facts.devices[&wan0.index].ethtool.as_ref().unwrap().driver, "veth");
     assert!(facts.own_ports.is_some());
 }
 
@@ -87,13 +78,7 @@ fn a_peer_in_this_namespace_is_looked_at_too() {
     ns.add_d0();
     let facts = ns.block_on(async || Facts::gather(&input("d0", "none")).await.unwrap());
     let peer = facts.by_name("d1").unwrap();
-    assert!(
-        facts.devices[&peer.index]
-            .ethtool
-            .as_ref()
-            .unwrap()
-            .tx_checksum()
-    );
+    assert!(facts.devices[&peer.index].ethtool.as_ref().unwrap().tx_checksum());
 }
 
 #[test]
@@ -109,11 +94,7 @@ fn fixes_repair_what_they_were_found_for_and_only_on_request() {
     assert_eq!(look(), before, "looking changes nothing");
     let facts = router.block_on(async || Facts::gather(&input("lan0", "wan0")).await.unwrap());
     if facts.devices.values().all(|device| device.xdp.is_some()) {
-        let no_napi: Vec<_> = before
-            .warnings
-            .iter()
-            .filter(|f| f.code == "veth-no-napi")
-            .collect();
+        let no_napi: Vec<_> = before.warnings.iter().filter(|f| f.code == "veth-no-napi").collect();
         let places: Vec<_> = no_napi.iter().map(|f| f.where_.as_str()).collect();
         assert_eq!(places, ["wan0"], "lan0's peer polls: {before}");
     }
@@ -125,10 +106,7 @@ fn fixes_repair_what_they_were_found_for_and_only_on_request() {
     );
     let after = look();
     assert_eq!(errors(&after), ["bpffs"], "{after}");
-    assert!(
-        after.warnings.iter().all(|f| f.code != "forwarding"),
-        "{after}"
-    );
+    assert!(after.warnings.iter().all(|f| f.code != "forwarding"), "{after}");
 }
 
 #[test]
@@ -136,9 +114,7 @@ fn a_foreign_program_is_named() {
     let Some((router, _far)) = router() else {
         return;
     };
-    let (input, index) = (input("lan0", "wan0"), |facts: &Facts| {
-        facts.by_name("wan0").cloned()
-    });
+    let (input, index) = (input("lan0", "wan0"), |facts: &Facts| facts.by_name("wan0").cloned());
     let program = pass_program("foreign_one");
     router.ip("link set dev wan0 up");
     router.enter(|| attach_generic("wan0", &program));
@@ -146,11 +122,7 @@ fn a_foreign_program_is_named() {
     let attached = index(&facts).unwrap().xdp.unwrap();
     assert_eq!(attached.mode, XdpAttachMode::Generic);
     let report = judge(&input, &facts);
-    let finding = report
-        .errors
-        .iter()
-        .find(|f| f.code == "foreign-xdp")
-        .expect("found");
+    let finding = report.errors.iter().find(|f| f.code == "foreign-xdp").expect("found");
     assert!(
         finding
             .why
@@ -162,12 +134,7 @@ fn a_foreign_program_is_named() {
         own_prog_ids: vec![attached.prog_id],
         ..input
     };
-    assert!(
-        judge(&own, &facts)
-            .errors
-            .iter()
-            .all(|f| f.code != "foreign-xdp")
-    );
+    assert!(judge(&own, &facts).errors.iter().all(|f| f.code != "foreign-xdp"));
 }
 
 #[test]
@@ -182,8 +149,7 @@ fn software_devices_on_a_real_kernel() {
     router.ip("link set mv0 up");
     router.ip("tuntap add tun0 mode tun");
     router.ip("link set tun0 up");
-    let look =
-        |inside: &str| router.block_on(async || preflight(&input(inside, "wan0")).await.unwrap());
+    let look = |inside: &str| router.block_on(async || preflight(&input(inside, "wan0")).await.unwrap());
     for generic_only in ["br0", "mv0"] {
         let report = look(generic_only);
         assert_eq!(report.mode, Mode::Generic, "{generic_only}: {report}");
@@ -207,10 +173,7 @@ fn a_mounted_bpffs_is_recognised() {
             assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
             let private = libc::MS_REC | libc::MS_PRIVATE;
             let none = std::ptr::null();
-            assert_eq!(
-                libc::mount(none, c"/".as_ptr(), none, private, none.cast()),
-                0
-            );
+            assert_eq!(libc::mount(none, c"/".as_ptr(), none, private, none.cast()), 0);
             let (bpf, at) = (c"bpf".as_ptr(), c"/mnt".as_ptr());
             assert_eq!(libc::mount(bpf, at, bpf, 0, none.cast()), 0);
         }
@@ -221,10 +184,7 @@ fn a_mounted_bpffs_is_recognised() {
         preflight(&input).await.unwrap()
     });
     assert!(report.errors.iter().all(|f| f.code != "bpffs"), "{report}");
-    assert!(
-        report.errors.iter().any(|f| f.code == "loopback"),
-        "{report}"
-    );
+    assert!(report.errors.iter().any(|f| f.code == "loopback"), "{report}");
 }
 
 /// "r0 = XDP_PASS; exit", loaded by hand: the tests of this crate need no eBPF toolchain.
@@ -255,12 +215,7 @@ fn attach_generic(interface: &str, program: &OwnedFd) {
     let name = std::ffi::CString::new(interface).unwrap();
     // SAFETY: a valid C string.
     let ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    let attr = [
-        program.as_raw_fd() as u32,
-        ifindex,
-        BPF_XDP,
-        XDP_FLAGS_SKB_MODE,
-    ];
+    let attr = [program.as_raw_fd() as u32, ifindex, BPF_XDP, XDP_FLAGS_SKB_MODE];
     // SAFETY: attr outlives the call.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, attr.as_ptr(), 16) };
     assert!(fd >= 0, "{}", std::io::Error::last_os_error());

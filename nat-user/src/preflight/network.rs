@@ -18,10 +18,7 @@ pub(super) fn judge(input: &PreflightInput, ports: &[Port], facts: &Facts, repor
 
 fn on<'a>(port: &Port, facts: &'a Facts) -> impl Iterator<Item = &'a Address> + use<'a> {
     let index = port.layer3.map(|i| i.index);
-    facts
-        .addresses
-        .iter()
-        .filter(move |a| Some(a.ifindex) == index)
+    facts.addresses.iter().filter(move |a| Some(a.ifindex) == index)
 }
 
 fn side<'a, 'b>(ports: &'b [Port<'a>], side: Side) -> impl Iterator<Item = &'b Port<'a>> {
@@ -29,45 +26,36 @@ fn side<'a, 'b>(ports: &'b [Port<'a>], side: Side) -> impl Iterator<Item = &'b P
 }
 
 fn outside_addresses(input: &PreflightInput, ports: &[Port], facts: &Facts, report: &mut Report) {
-    let outside: Vec<&Port> = side(ports, Side::Outside)
-        .filter(|p| p.layer3.is_some())
-        .collect();
+    let outside: Vec<&Port> = side(ports, Side::Outside).filter(|p| p.layer3.is_some()).collect();
     let Some(first) = outside.first() else { return };
     let device = |port: &Port| port.layer3.map_or("", |i| i.name.as_str()).to_owned();
     for port in &outside {
         if on(port, facts).next().is_some() {
             continue;
         }
-        let finding = Finding::new(
-            "no-address",
-            port.label(),
-            "the outside interface has no IPv4 address",
-        )
-        .remedy(format!(
-            "wait for DHCP, or: ip address add ADDRESS/LENGTH dev {}",
-            device(port)
-        ));
+        let finding = Finding::new("no-address", port.label(), "the outside interface has no IPv4 address").remedy(
+            format!("wait for DHCP, or: ip address add ADDRESS/LENGTH dev {}", device(port)),
+        );
         if input.external.is_empty() {
-            report.error(
-                finding.why(
-                    "hosts inside are translated to its address, and none is configured either",
-                ),
-            );
+            report.error(finding.why("hosts inside are translated to its address, and none is configured either"));
         } else {
-            report.warning(finding.why(
-                "the router answers ARP and asks for next hops from an address of the interface",
-            ));
+            report
+                .warning(finding.why("the router answers ARP and asks for next hops from an address of the interface"));
         }
     }
     for address in &input.external {
-        if !outside
-            .iter()
-            .any(|port| on(port, facts).any(|a| a.addr == *address))
-        {
+        if !outside.iter().any(|port| on(port, facts).any(|a| a.addr == *address)) {
             report.warning(
-                Finding::new("external-unassigned", address.to_string(), "this external address is on no outside interface")
-                    .why("nobody answers ARP for it, so answers arrive only if the provider routes it to this machine")
-                    .remedy(format!("unless it is routed here: ip address add {address}/32 dev {}", device(first))),
+                Finding::new(
+                    "external-unassigned",
+                    address.to_string(),
+                    "this external address is on no outside interface",
+                )
+                .why("nobody answers ARP for it, so answers arrive only if the provider routes it to this machine")
+                .remedy(format!(
+                    "unless it is routed here: ip address add {address}/32 dev {}",
+                    device(first)
+                )),
             );
         }
     }
@@ -81,10 +69,7 @@ fn overlap(input: &PreflightInput, ports: &[Port], facts: &Facts, report: &mut R
             .collect::<Vec<_>>()
     };
     let mut inside = named(Side::Inside);
-    let configured = input
-        .inside_prefixes
-        .iter()
-        .filter(|prefix| !prefix.is_default());
+    let configured = input.inside_prefixes.iter().filter(|prefix| !prefix.is_default());
     inside.extend(configured.map(|prefix| ("inside prefixes".into(), *prefix)));
     let mut outside = named(Side::Outside);
     outside.extend(
@@ -139,8 +124,7 @@ fn forwarding(port: &Port, facts: &Facts, report: &mut Report) {
             continue;
         }
         let path = format!("/proc/sys/net/ipv4/conf/{}/forwarding", device.name);
-        let finding =
-            Finding::new("forwarding", &device.name, "IPv4 forwarding is off").sysctl(path, "1");
+        let finding = Finding::new("forwarding", &device.name, "IPv4 forwarding is off").sysctl(path, "1");
         match port.side {
             Side::Inside => report.error(finding.why(
                 "the kernel answers no route look-ups for packets from this interface, so nothing from inside would leave",

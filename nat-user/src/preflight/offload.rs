@@ -38,11 +38,7 @@ fn joined_packets(port: &Port, ethtool: &Ethtool, report: &mut Report) {
             );
         }
     }
-    let software = [
-        (ethtool.gro(), "gro"),
-        (ethtool.gso(), "gso"),
-        (ethtool.tso(), "tso"),
-    ];
+    let software = [(ethtool.gro(), "gro"), (ethtool.gso(), "gso"), (ethtool.tso(), "tso")];
     let on: Vec<_> = software
         .iter()
         .filter(|(on, _)| *on)
@@ -63,9 +59,15 @@ fn stripped_tags(port: &Port, ethtool: &Ethtool, facts: &Facts, report: &mut Rep
     if port.device.kind == Kind::Veth {
         if port.spec.vlan.is_some() {
             report.warning(
-                Finding::new("veth-vlan", port.label(), "the peer must put 802.1Q tags into the frames")
-                    .why("with VLAN offload on at the sending end a tag travels beside the frame, where XDP does not see it")
-                    .remedy("at the other end: ethtool -K PEER txvlan off"),
+                Finding::new(
+                    "veth-vlan",
+                    port.label(),
+                    "the peer must put 802.1Q tags into the frames",
+                )
+                .why(
+                    "with VLAN offload on at the sending end a tag travels beside the frame, where XDP does not see it",
+                )
+                .remedy("at the other end: ethtool -K PEER txvlan off"),
             );
         }
         return;
@@ -82,37 +84,25 @@ fn stripped_tags(port: &Port, ethtool: &Ethtool, facts: &Facts, report: &mut Rep
     let remedy = format!("ethtool -K {name} rxvlan off");
     if let Some(id) = port.spec.vlan {
         report.error(
-            Finding::new(
-                "rxvlan",
-                port.label(),
-                "the card takes 802.1Q tags out of the frames",
-            )
-            .why(format!(
-                "XDP could not tell the frames of VLAN {id} from others"
-            ))
-            .remedy(remedy),
+            Finding::new("rxvlan", port.label(), "the card takes 802.1Q tags out of the frames")
+                .why(format!("XDP could not tell the frames of VLAN {id} from others"))
+                .remedy(remedy),
         );
     } else if !uppers.is_empty() {
         report.error(
-            Finding::new(
-                "rxvlan",
-                name,
-                "the card takes 802.1Q tags out of the frames",
-            )
-            .why(format!(
-                "frames of {} would look untagged to XDP and be translated as traffic of {name}",
-                uppers.join(", ")
-            ))
-            .remedy(remedy),
+            Finding::new("rxvlan", name, "the card takes 802.1Q tags out of the frames")
+                .why(format!(
+                    "frames of {} would look untagged to XDP and be translated as traffic of {name}",
+                    uppers.join(", ")
+                ))
+                .remedy(remedy),
         );
     }
 }
 
 fn veth_peer(port: &Port, device: Option<&Device>, facts: &Facts, report: &mut Report) {
     let link = port.device.link;
-    let peer = link
-        .filter(|l| l.netns.is_none())
-        .and_then(|l| facts.by_index(l.index));
+    let peer = link.filter(|l| l.netns.is_none()).and_then(|l| facts.by_index(l.index));
     let peer_name = peer.map_or("PEER", |p| p.name.as_str());
     let place = if peer.is_some() {
         ""
@@ -129,9 +119,7 @@ fn veth_peer(port: &Port, device: Option<&Device>, facts: &Facts, report: &mut R
             let why = "a packet from a local socket leaves a veth with an unfinished checksum and keeps it through a redirect, so that receivers drop it";
             let why = match known {
                 Some(_) => format!("transmit checksum offload is on at {peer_name}: {why}"),
-                None => format!(
-                    "the other end is in a namespace where its offloads cannot be read: {why}"
-                ),
+                None => format!("the other end is in a namespace where its offloads cannot be read: {why}"),
             };
             report.warning(
                 partial_checksums(port)
@@ -140,9 +128,7 @@ fn veth_peer(port: &Port, device: Option<&Device>, facts: &Facts, report: &mut R
             );
         }
     }
-    let polls = device
-        .and_then(|d| d.xdp)
-        .map(|features| features.redirect_target());
+    let polls = device.and_then(|d| d.xdp).map(|features| features.redirect_target());
     if polls == Some(false) && report.mode == Mode::Native {
         report.warning(
             Finding::new("veth-no-napi", &port.device.name, "redirected packets will be lost")

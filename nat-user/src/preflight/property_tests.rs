@@ -2,10 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::net::{
-    Address, AttachedXdp, Ethtool, Interface, Kind, Link, OwnPorts, Prefix, XdpAttachMode,
-    XdpFeatures,
-};
+use crate::net::{Address, AttachedXdp, Ethtool, Interface, Kind, Link, OwnPorts, Prefix, XdpAttachMode, XdpFeatures};
 
 use super::samples::{address, interface};
 use super::*;

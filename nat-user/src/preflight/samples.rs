@@ -37,10 +37,7 @@ pub(super) fn interface(name: &str, index: u32, kind: Kind) -> Interface {
     Interface {
         name: name.into(),
         index,
-        ethernet: !matches!(
-            kind,
-            Kind::Ppp | Kind::Tun | Kind::Wireguard | Kind::Loopback
-        ),
+        ethernet: !matches!(kind, Kind::Ppp | Kind::Tun | Kind::Wireguard | Kind::Loopback),
         kind,
         mac: None,
         mtu: 1500,
@@ -89,10 +86,7 @@ pub(super) fn facts() -> Facts {
             interface("lan0", INSIDE, Kind::Physical),
             interface("wan0", OUTSIDE, Kind::Physical),
         ],
-        addresses: vec![
-            address(INSIDE, "192.168.1.1/24"),
-            address(OUTSIDE, "203.0.113.2/24"),
-        ],
+        addresses: vec![address(INSIDE, "192.168.1.1/24"), address(OUTSIDE, "203.0.113.2/24")],
         devices: [(INSIDE, device()), (OUTSIDE, device())].into(),
         prog_names: [(77, "mystery".into())].into(),
         own_ports: None,
@@ -119,10 +113,7 @@ pub(super) fn expect(
         "{report}"
     );
     for finding in report.errors.iter().chain(&report.warnings) {
-        assert!(
-            !finding.why.is_empty() && !finding.remedy.is_empty(),
-            "{finding:?}"
-        );
+        assert!(!finding.why.is_empty() && !finding.remedy.is_empty(), "{finding:?}");
     }
     report
 }
@@ -132,12 +123,6 @@ pub(super) fn kind(facts: &mut Facts, kind: Kind) {
 }
 
 pub(super) fn features(facts: &mut Facts, names: &[&str]) {
-    let ethtool = facts
-        .devices
-        .get_mut(&INSIDE)
-        .unwrap()
-        .ethtool
-        .as_mut()
-        .unwrap();
+    let ethtool = facts.devices.get_mut(&INSIDE).unwrap().ethtool.as_mut().unwrap();
     ethtool.features = names.iter().map(|n| (n.to_string(), true)).collect();
 }

@@ -15,28 +15,14 @@ fn a_sound_router_has_no_findings() {
 fn the_machine() {
     expect(|_, f| f.capabilities = 0, &["privileges"], &[]);
     expect(|_, f| f.capabilities &= !(1 << 39), &[], &[]); // CAP_SYS_ADMIN includes CAP_BPF
-    expect(
-        |_, f| f.capabilities &= !(1 << 39 | 1 << 21),
-        &["privileges"],
-        &[],
-    );
+    expect(|_, f| f.capabilities &= !(1 << 39 | 1 << 21), &["privileges"], &[]);
     let old = expect(|_, f| f.kernel_release = "5.17.3".into(), &["kernel"], &[]);
-    assert!(
-        old.to_string().contains("BPF_F_TEST_XDP_LIVE_FRAMES"),
-        "{old}"
-    );
+    assert!(old.to_string().contains("BPF_F_TEST_XDP_LIVE_FRAMES"), "{old}");
     expect(|_, f| f.kernel_release = "5.18.0".into(), &[], &[]);
     let jit = expect(|_, f| f.bpf_jit = Some(0), &["jit-off"], &[]);
-    assert_eq!(
-        jit.fixes()[0].to_string(),
-        "/proc/sys/net/core/bpf_jit_enable = 1"
-    );
+    assert_eq!(jit.fixes()[0].to_string(), "/proc/sys/net/core/bpf_jit_enable = 1");
     expect(|_, f| f.bpf_jit = None, &[], &[]);
-    expect(
-        |i, _| i.socket_path = "/x".repeat(60).into(),
-        &["socket-path"],
-        &[],
-    );
+    expect(|i, _| i.socket_path = "/x".repeat(60).into(), &["socket-path"], &[]);
 }
 
 #[test]
@@ -61,9 +47,7 @@ fn the_pin_directory() {
         &[],
     );
     assert!(
-        elsewhere
-            .to_string()
-            .contains("mount -t bpf bpf /run/nat/bpf"),
+        elsewhere.to_string().contains("mount -t bpf bpf /run/nat/bpf"),
         "{elsewhere}"
     );
     expect(|_, f| f.pin_dir = None, &["bpffs"], &[]);
@@ -103,22 +87,10 @@ fn ports_of_the_router() {
 
 #[test]
 fn interfaces_that_are_not_there_or_named_twice() {
-    let report = expect(
-        |i, _| i.inside = vec![spec("eth7")],
-        &["interface-missing"],
-        &[],
-    );
+    let report = expect(|i, _| i.inside = vec![spec("eth7")], &["interface-missing"], &[]);
     assert!(report.to_string().contains("has lan0, wan0"), "{report}");
-    expect(
-        |i, _| i.inside.push(spec("lan0")),
-        &["interface-twice"],
-        &[],
-    );
-    expect(
-        |i, _| i.outside.push(spec("lan0")),
-        &["interface-twice"],
-        &[],
-    );
+    expect(|i, _| i.inside.push(spec("lan0")), &["interface-twice"], &[]);
+    expect(|i, _| i.outside.push(spec("lan0")), &["interface-twice"], &[]);
     expect(|i, _| i.outside.clear(), &["no-interface"], &[]);
     expect(|_, f| f.interfaces[1].up = false, &["interface-down"], &[]);
 }
@@ -130,42 +102,20 @@ fn kinds_of_devices() {
         (Kind::Ppp, "no-ethernet"),
         (Kind::Tun, "no-ethernet"),
         (Kind::Wireguard, "no-ethernet"),
-        (
-            Kind::Vlan {
-                parent: OUTSIDE,
-                id: 7,
-            },
-            "vlan-upper",
-        ),
+        (Kind::Vlan { parent: OUTSIDE, id: 7 }, "vlan-upper"),
     ] {
         expect(|_, f| kind(f, bad), &[code], &[]);
     }
-    for good in [
-        Kind::Physical,
-        Kind::Bond,
-        Kind::Dummy,
-        Kind::Other("netkit".into()),
-    ] {
+    for good in [Kind::Physical, Kind::Bond, Kind::Dummy, Kind::Other("netkit".into())] {
         expect(|_, f| kind(f, good), &[], &[]);
     }
     expect(|_, f| kind(f, Kind::Tap), &[], &["partial-checksums"]);
     let upper = expect(
-        |_, f| {
-            kind(
-                f,
-                Kind::Vlan {
-                    parent: OUTSIDE,
-                    id: 7,
-                },
-            )
-        },
+        |_, f| kind(f, Kind::Vlan { parent: OUTSIDE, id: 7 }),
         &["vlan-upper"],
         &[],
     );
-    assert!(
-        upper.to_string().contains("name = \"wan0\", vlan = 7"),
-        "{upper}"
-    );
+    assert!(upper.to_string().contains("name = \"wan0\", vlan = 7"), "{upper}");
 }
 
 #[test]
@@ -177,10 +127,7 @@ fn ports_of_bridges_bonds_and_vrfs() {
         }
     };
     let report = expect(master(Kind::Bridge), &["bridge-port"], &[]);
-    assert!(
-        report.to_string().contains("ip link set lan0 nomaster"),
-        "{report}"
-    );
+    assert!(report.to_string().contains("ip link set lan0 nomaster"), "{report}");
     expect(master(Kind::Bond), &["bond-port"], &[]);
     expect(master(Kind::Other("team".into())), &["port-of-master"], &[]);
     expect(master(Kind::Other("vrf".into())), &[], &["vrf"]);
@@ -208,10 +155,7 @@ fn one_interface_without_native_xdp_makes_all_generic() {
         kind(f, Kind::Bridge);
         silent(i, f);
     };
-    assert_eq!(
-        expect(silent_bridge, &[], &["not-native"]).mode,
-        Mode::Generic
-    );
+    assert_eq!(expect(silent_bridge, &[], &["not-native"]).mode, Mode::Generic);
 }
 
 #[test]
@@ -251,20 +195,9 @@ fn jumbo_frames() {
 #[test]
 fn offloads() {
     expect(|_, f| features(f, &["rx-lro"]), &[], &["receive-offload"]);
-    let hw = expect(
-        |_, f| features(f, &["rx-gro-hw"]),
-        &[],
-        &["receive-offload"],
-    );
-    assert!(
-        hw.to_string().contains("ethtool -K lan0 rx-gro-hw off"),
-        "{hw}"
-    );
-    expect(
-        |_, f| features(f, &["rx-gro", "tx-generic-segmentation"]),
-        &[],
-        &[],
-    );
+    let hw = expect(|_, f| features(f, &["rx-gro-hw"]), &[], &["receive-offload"]);
+    assert!(hw.to_string().contains("ethtool -K lan0 rx-gro-hw off"), "{hw}");
+    expect(|_, f| features(f, &["rx-gro", "tx-generic-segmentation"]), &[], &[]);
     let generic = |i: &mut PreflightInput, f: &mut Facts| {
         i.mode = WantedMode::Generic;
         features(f, &["rx-gro"]);
@@ -311,14 +244,8 @@ fn veth_peers() {
 fn vlans() {
     const UPPER: u32 = 20;
     let upper = |f: &mut Facts| {
-        f.interfaces.push(interface(
-            "lan0.5",
-            UPPER,
-            Kind::Vlan {
-                parent: INSIDE,
-                id: 5,
-            },
-        ));
+        f.interfaces
+            .push(interface("lan0.5", UPPER, Kind::Vlan { parent: INSIDE, id: 5 }));
         f.addresses[0].ifindex = UPPER;
     };
     expect(|i, _| i.inside[0].vlan = Some(5), &["vlan-missing"], &[]);
@@ -332,10 +259,7 @@ fn vlans() {
         features(f, &["rx-vlan-hw-parse"]);
     };
     let report = expect(strips, &["rxvlan"], &[]);
-    assert!(
-        report.to_string().contains("ethtool -K lan0 rxvlan off"),
-        "{report}"
-    );
+    assert!(report.to_string().contains("ethtool -K lan0 rxvlan off"), "{report}");
     let hidden = |_: &mut PreflightInput, f: &mut Facts| {
         upper(f);
         features(f, &["rx-vlan-hw-parse"]);
@@ -376,9 +300,8 @@ fn addresses_and_overlap() {
         &[],
     );
     assert!(same.to_string().contains("RFC 4787 REQ-7"), "{same}");
-    let prefix = |s: &'static str| {
-        move |i: &mut PreflightInput, _: &mut Facts| i.inside_prefixes = vec![s.parse().unwrap()]
-    };
+    let prefix =
+        |s: &'static str| move |i: &mut PreflightInput, _: &mut Facts| i.inside_prefixes = vec![s.parse().unwrap()];
     expect(prefix("203.0.0.0/8"), &["overlap"], &[]);
     expect(prefix("0.0.0.0/0"), &[], &[]);
     expect(prefix("10.0.0.0/8"), &[], &[]);
@@ -409,10 +332,7 @@ fn forwarding_and_reverse_path() {
     expect(off(OUTSIDE), &[], &["forwarding"]);
 
     let strict = |f: &mut Facts| f.devices.get_mut(&OUTSIDE).unwrap().rp_filter = Some(1);
-    assert_eq!(
-        codes(&expect(|_, f| strict(f), &[], &[]).notes),
-        ["rp-filter"]
-    );
+    assert_eq!(codes(&expect(|_, f| strict(f), &[], &[]).notes), ["rp-filter"]);
     let two = |i: &mut PreflightInput, f: &mut Facts| {
         strict(f);
         i.outside.push(spec("wan1"));

@@ -37,10 +37,7 @@ impl MemoryService {
         let proto = Proto::ALL[number as usize % 3];
         BindingRecord {
             proto,
-            inside: SocketAddrV4::new(
-                Ipv4Addr::from(0x0a00_0000 + number / 100),
-                1024 + (number % 100) as u16,
-            ),
+            inside: SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + number / 100), 1024 + (number % 100) as u16),
             external: SocketAddrV4::new(EXTERNAL, 1024 + (number % 60_000) as u16),
             kind: BindingKind::Dynamic,
             idle_s: u64::from(number % 60),
@@ -117,17 +114,8 @@ impl Service for MemoryService {
         filter: &BindingFilter,
         each: &mut dyn FnMut(BindingRecord) -> ControlFlow<()>,
     ) -> Result<(), ServiceError> {
-        let forwards: Vec<_> = self
-            .forwards
-            .lock()
-            .unwrap()
-            .iter()
-            .map(Self::forward_record)
-            .collect();
-        for record in forwards
-            .into_iter()
-            .chain((0..self.bindings).map(Self::binding))
-        {
+        let forwards: Vec<_> = self.forwards.lock().unwrap().iter().map(Self::forward_record).collect();
+        for record in forwards.into_iter().chain((0..self.bindings).map(Self::binding)) {
             if filter.matches(record.proto, record.inside, record.external) {
                 self.handed_out.fetch_add(1, Ordering::Relaxed);
                 if each(record).is_break() {
@@ -169,12 +157,7 @@ impl Service for MemoryService {
     fn add_forward(&self, forward: Forward) -> Result<String, ServiceError> {
         let mut forwards = self.forwards.lock().unwrap();
         if let Some(other) = forwards.iter().find(|other| other.collides_with(&forward)) {
-            return Err(anyhow::anyhow!(
-                "{} is already forwarded to {}",
-                other.external(),
-                other.inside()
-            )
-            .into());
+            return Err(anyhow::anyhow!("{} is already forwarded to {}", other.external(), other.inside()).into());
         }
         forwards.push(forward);
         Ok(format!(
@@ -185,11 +168,7 @@ impl Service for MemoryService {
         ))
     }
 
-    fn delete_forward(
-        &self,
-        protocol: Proto,
-        external: ExternalSide,
-    ) -> Result<String, ServiceError> {
+    fn delete_forward(&self, protocol: Proto, external: ExternalSide) -> Result<String, ServiceError> {
         let mut forwards = self.forwards.lock().unwrap();
         let same = |forward: &Forward| {
             forward.protocol == protocol
@@ -228,8 +207,7 @@ impl Directory {
     pub fn new() -> Directory {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("sipnat-test-{}-{number}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("sipnat-test-{}-{number}", std::process::id()));
         std::fs::create_dir(&path).unwrap();
         Directory(path)
     }

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use anyhow::Result;
 
 use super::{
-    DEEP_GATEWAY, DEV, EXTERNAL, FAR_GATEWAY, Host, INSIDE_GATEWAY, INSIDE_ROUTER, Lab, LabBuilder,
-    OUTSIDE_ROUTER, SECOND_EXTERNAL, SECOND_INSIDE_GATEWAY, offset,
+    DEEP_GATEWAY, DEV, EXTERNAL, FAR_GATEWAY, Host, INSIDE_GATEWAY, INSIDE_ROUTER, Lab, LabBuilder, OUTSIDE_ROUTER,
+    SECOND_EXTERNAL, SECOND_INSIDE_GATEWAY, offset,
 };
 use crate::link::{Duty, End, Switch, veth};
 use crate::ns::Namespace;
@@ -23,10 +23,7 @@ pub fn build(prefix: String, plan: LabBuilder) -> Result<Lab> {
 
 /// The line for `ip -batch` that makes a neighbour known for good.
 pub fn neighbour(ip: Ipv4Addr, mac: Mac, dev: &str) -> String {
-    format!(
-        "neigh replace {ip} lladdr {} dev {dev} nud permanent",
-        mac_text(mac)
-    )
+    format!("neigh replace {ip} lladdr {} dev {dev} nud permanent", mac_text(mac))
 }
 
 struct Construction {
@@ -88,8 +85,7 @@ impl Construction {
         let first = Ipv4Addr::new(192, 168, 1, 10);
         (self.inside, self.lab.inside) = self.side(&inside, "h", first, self.plan.inside_hosts)?;
         let first = Ipv4Addr::new(203, 0, 113, 100);
-        (self.outside, self.lab.outside) =
-            self.side(&outside, "o", first, self.plan.outside_hosts)?;
+        (self.outside, self.lab.outside) = self.side(&outside, "o", first, self.plan.outside_hosts)?;
         if self.plan.second_inside {
             let gateway = SECOND_INSIDE_GATEWAY;
             let side = Side {
@@ -116,19 +112,12 @@ impl Construction {
             host.ip_batch(&[format!("route add default via {}", host.gateway)])?;
         }
         let further = 1..self.plan.external_addresses;
-        let further =
-            further.map(|index| format!("addr add {}/32 dev out0", offset(EXTERNAL, index)));
+        let further = further.map(|index| format!("addr add {}/32 dev out0", offset(EXTERNAL, index)));
         self.lab.router.ip_batch(&further.collect::<Vec<_>>())
     }
 
     /// One interface of the router, its switch, and hosts with consecutive addresses.
-    fn side(
-        &mut self,
-        side: &Side,
-        letter: &str,
-        first: Ipv4Addr,
-        hosts: u8,
-    ) -> Result<(Option<Switch>, Vec<Host>)> {
+    fn side(&mut self, side: &Side, letter: &str, first: Ipv4Addr, hosts: u8) -> Result<(Option<Switch>, Vec<Host>)> {
         let router = self.lab.router.clone();
         let port = end(&router, side.dev, side.gateway, Duty::Router);
         let switch = if self.plan.direct {
@@ -143,12 +132,7 @@ impl Construction {
         let mut made = Vec::new();
         for number in 1..=hosts {
             let role = format!("{letter}{number}");
-            let host = self.host(
-                &role,
-                offset(first, number - 1),
-                side.gateway,
-                Some(side.dev),
-            )?;
+            let host = self.host(&role, offset(first, number - 1), side.gateway, Some(side.dev))?;
             match &switch {
                 Some(switch) => switch.plug(&role, &end(&host, DEV, host.ip, Duty::Plain))?,
                 None => {
@@ -204,13 +188,7 @@ impl Construction {
     }
 
     /// A further router on a switch.
-    fn hop(
-        &mut self,
-        switch: &Switch,
-        role: &'static str,
-        ip: Ipv4Addr,
-        dev: &str,
-    ) -> Result<Namespace> {
+    fn hop(&mut self, switch: &Switch, role: &'static str, ip: Ipv4Addr, dev: &str) -> Result<Namespace> {
         let ns = self.namespace(role)?;
         ns.sysctl("net.ipv4.ip_forward", 1)?;
         switch.plug(role, &end(&ns, DEV, ip, Duty::Plain))?;
@@ -223,23 +201,12 @@ impl Construction {
     /// The link between a further router and the host behind it.
     fn behind(&self, hop: &Namespace, host: &Host, length: u8, mtu: u32) -> Result<()> {
         let near = end(hop, "eth1", host.gateway, Duty::Plain);
-        veth(
-            &near,
-            &end(host, DEV, host.ip, Duty::Plain),
-            mtu,
-            self.plan.offloads,
-        )?;
+        veth(&near, &end(host, DEV, host.ip, Duty::Plain), mtu, self.plan.offloads)?;
         hop.ip_batch(&[format!("addr add {}/{length} dev eth1", host.gateway)])?;
         host.ip_batch(&[format!("addr add {}/{length} dev {DEV}", host.ip)])
     }
 
-    fn host(
-        &self,
-        role: &str,
-        ip: Ipv4Addr,
-        gateway: Ipv4Addr,
-        router_dev: Option<&'static str>,
-    ) -> Result<Host> {
+    fn host(&self, role: &str, ip: Ipv4Addr, gateway: Ipv4Addr, router_dev: Option<&'static str>) -> Result<Host> {
         let (mac, gateway_mac) = (mac_of(ip), mac_of(gateway));
         Ok(Host {
             ns: self.namespace(role)?,

@@ -114,9 +114,6 @@ mod tests {
             pids: vec![7],
         };
         assert_eq!(State::from_json("a", &state.to_json()), Some(state));
-        assert_eq!(
-            State::from_json("a", &json!({ "nat": "sipnat", "pids": [] })),
-            None
-        );
+        assert_eq!(State::from_json("a", &json!({ "nat": "sipnat", "pids": [] })), None);
     }
 }

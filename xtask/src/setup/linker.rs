@@ -28,9 +28,7 @@ pub fn ensure() -> Result<bool> {
     eprintln!("setup: {why}; cargo builds version {VERSION} for LLVM {LLVM} (about a minute)");
     let feature = format!("llvm-{LLVM}");
     let mut command = Command::new("cargo");
-    command
-        .env("LLVM_PREFIX", prefix)
-        .current_dir(std::env::temp_dir());
+    command.env("LLVM_PREFIX", prefix).current_dir(std::env::temp_dir());
     #[rustfmt::skip]
     command.args([
         "install", "bpf-linker", "--version", VERSION, "--locked", "--force", "--no-default-features", "--features", &feature,
@@ -62,9 +60,7 @@ fn problem() -> Option<String> {
 
 /// The major version of the LLVM library that `ldd` lists.
 fn llvm_of(libraries: &str) -> Option<&str> {
-    let name = libraries
-        .split_whitespace()
-        .find(|word| word.starts_with("libLLVM"))?;
+    let name = libraries.split_whitespace().find(|word| word.starts_with("libLLVM"))?;
     let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
     digits
         .split(|c: char| !c.is_ascii_digit())

@@ -42,21 +42,13 @@ pub fn ensure() -> Result<bool> {
     .concat();
     if !is_root() && !has("sudo") {
         let lines = [update.join(" "), install.join(" ")].join("\n    ");
-        bail!(
-            "setup: installing packages needs root, and there is no sudo here; run as root:\n    {lines}"
-        );
+        bail!("setup: installing packages needs root, and there is no sudo here; run as root:\n    {lines}");
     }
-    step(
-        "package lists",
-        &mut as_root("updating the package lists", &update)?,
-    )?;
+    step("package lists", &mut as_root("updating the package lists", &update)?)?;
     step("packages", &mut as_root("installing packages", &install)?).context(
         "setup: if a package is unknown to your release, get it from elsewhere (LLVM 22: its project's own apt repository)",
     )?;
-    for service in SERVICES
-        .into_iter()
-        .filter(|service| missing.contains(service))
-    {
+    for service in SERVICES.into_iter().filter(|service| missing.contains(service)) {
         stop(service)?;
     }
     Ok(true)
@@ -66,9 +58,7 @@ fn missing_packages() -> Vec<&'static str> {
     let names = PACKAGES.map(|(name, _)| name);
     let query = [&["-W", "-f=${Package} ${db:Status-Status}\n"], &names[..]].concat();
     // It fails when a package is unknown, and still lists the others.
-    let output = std::process::Command::new("dpkg-query")
-        .args(query)
-        .output();
+    let output = std::process::Command::new("dpkg-query").args(query).output();
     let text = output
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         .unwrap_or_default();
@@ -96,10 +86,7 @@ fn stop(service: &str) -> Result<()> {
         eprintln!(
             "setup: the package {service} has started its service; it is stopped, whether it starts at boot is left as it is"
         );
-        step(
-            "stop a service",
-            &mut as_root("stopping a service", &command)?,
-        )?;
+        step("stop a service", &mut as_root("stopping a service", &command)?)?;
     }
     Ok(())
 }

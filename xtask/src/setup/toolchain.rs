@@ -11,17 +11,12 @@ use crate::run::{has, output_of, root, step};
 pub fn ensure() -> Result<bool> {
     let path = root().join("rust-toolchain.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let (channel, components) =
-        pinned(&text).with_context(|| format!("no channel in {}", path.display()))?;
+    let (channel, components) = pinned(&text).with_context(|| format!("no channel in {}", path.display()))?;
     ensure!(
         has("rustup"),
         "setup: rustup is missing; install it from its home page, it brings the pinned toolchain {channel}"
     );
-    let list = output_of(
-        "rustup",
-        &["component", "list", "--installed", "--toolchain", &channel],
-    )
-    .unwrap_or_default();
+    let list = output_of("rustup", &["component", "list", "--installed", "--toolchain", &channel]).unwrap_or_default();
     let missing: Vec<&str> = components
         .iter()
         .map(String::as_str)
@@ -60,11 +55,9 @@ pub fn ensure() -> Result<bool> {
 /// Channel and components of a `rust-toolchain.toml`.
 fn pinned(text: &str) -> Option<(String, Vec<String>)> {
     let value = |key: &str| {
-        let line = text.lines().find(|line| {
-            line.split('=')
-                .next()
-                .is_some_and(|name| name.trim() == key)
-        })?;
+        let line = text
+            .lines()
+            .find(|line| line.split('=').next().is_some_and(|name| name.trim() == key))?;
         Some(line.split_once('=')?.1.trim().to_string())
     };
     let unquoted = |text: &str| text.trim().trim_matches('"').to_string();
@@ -86,18 +79,12 @@ mod tests {
         let text = fs::read_to_string(root().join("rust-toolchain.toml")).unwrap();
         let (channel, components) = pinned(&text).unwrap();
         assert!(channel.starts_with("nightly-20"), "{channel}");
-        assert!(
-            components.contains(&"rust-src".to_string()),
-            "{components:?}"
-        );
+        assert!(components.contains(&"rust-src".to_string()), "{components:?}");
     }
 
     #[test]
     fn components_are_optional() {
-        assert_eq!(
-            pinned("[toolchain]\nchannel = \"x\"\n"),
-            Some(("x".into(), vec![]))
-        );
+        assert_eq!(pinned("[toolchain]\nchannel = \"x\"\n"), Some(("x".into(), vec![])));
         assert_eq!(pinned("[toolchain]\n"), None);
     }
 }
