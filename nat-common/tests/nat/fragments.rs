@@ -244,6 +244,40 @@ fn orphans_cost_nothing() {
     world.out(&pieces[2]);
 }
 
+/// A datagram for the router itself passes whole: its later pieces follow the first one up, whatever protocol it is and
+/// from whichever side.
+#[test]
+fn the_routers_own_fragments_pass() {
+    let external = Endpoint::new(addr("203.0.113.1"), 40000);
+    let outside = end(REMOTE);
+    let inside = end(HOST);
+    for (name, side, whole) in [
+        (
+            "udp from outside",
+            Side::Outside,
+            Frame::udp(outside, external, &data()),
+        ),
+        (
+            "ping from outside",
+            Side::Outside,
+            Frame::echo(outside, external.addr, &data()),
+        ),
+        ("udp from inside", Side::Inside, Frame::udp(inside, external, &data())),
+        (
+            "ping from inside",
+            Side::Inside,
+            Frame::echo(inside, external.addr, &data()),
+        ),
+    ] {
+        let world = Setup::default().world();
+        for (n, piece) in whole.pieces(&[1024, 2048]).iter().enumerate() {
+            let device = if side == Side::Inside { 10 } else { 20 };
+            let (verdict, _) = world.on(side, device, piece);
+            assert!(matches!(verdict, Verdict::Pass(_)), "{name}, piece {n}: {verdict:?}");
+        }
+    }
+}
+
 /// What is refused is refused whole.
 #[test]
 fn refused_datagrams_stay_refused() {

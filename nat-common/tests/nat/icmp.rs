@@ -186,6 +186,19 @@ fn unmatched_errors() {
     assert_eq!(outbound(stranger), Reason::IcmpUnmatched, "no session with it");
 }
 
+/// An error goes to whom the quoted packet is from: not, with an external source, to anybody an inside host likes, and
+/// not with somebody else's inside address in the quote.
+#[test]
+fn outbound_errors_go_back_to_the_sender() {
+    let world = Setup::default().world();
+    open_udp(&world, HOST, REMOTE);
+    for source in ["192.0.2.7:80", "10.0.0.9:80"] {
+        let quote = Frame::udp(end(source), end(HOST), b"data").packet();
+        let error = Frame::error(addr("10.0.0.5"), addr("198.51.100.1"), (3, 3), &quote);
+        assert_eq!(world.out_reason(&error), Reason::IcmpUnmatched, "{source}");
+    }
+}
+
 /// Identifiers of two hosts that use the same one are told apart (RFC 5508 REQ-1).
 #[test]
 fn echo_identifiers() {

@@ -157,3 +157,24 @@ fn changed_rules_are_for_new_flows() {
     let other = Frame::tcp(end(INSIDE), end("198.51.100.1:26"), SYN, b"");
     assert_eq!(world.out_reason(&other), Reason::Policy);
 }
+
+/// A refused flow takes no port of its host's quota: it was never let through.
+#[test]
+fn refused_flows_take_nothing() {
+    let world = Setup {
+        rules: vec![rule(ACTION_DENY, DIRECTION_OUT)],
+        ..Setup::default()
+    }
+    .world();
+    for proto in Proto::ALL {
+        assert_eq!(
+            world.out_reason(&opener(proto, end(INSIDE), end(REMOTE))),
+            Reason::Policy
+        );
+        assert_eq!(
+            world.external(proto, end(INSIDE)),
+            None,
+            "{proto:?}: a refused flow has a binding"
+        );
+    }
+}

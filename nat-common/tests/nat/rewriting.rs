@@ -72,6 +72,22 @@ fn mss_is_left_alone() {
     assert_eq!(view.data, [2, 4, 5, 20], "from outside too");
 }
 
+/// A header that claims to be longer than the segment is wrong; what follows the packet is not an option of it.
+#[test]
+fn options_end_with_the_segment() {
+    let world = clamping(1300);
+    let mut frame = syn(&[], b"");
+    frame.payload[12] = 0xf0;
+    frame.payload[16..18].fill(0);
+    let check = transport(frame.source, frame.destination, IP_TCP, &frame.payload);
+    frame.payload[16..18].copy_from_slice(&check.to_be_bytes());
+    let mut bytes = frame.bytes();
+    bytes.0.extend([2, 4, 5, 0xb4, 0, 0]);
+    let (verdict, _, checked) = world.try_on(Side::Inside, 10, &bytes);
+    assert_eq!(checked, Ok(()), "{verdict:?}");
+    assert_eq!(verdict.reason(), Reason::BadHeader);
+}
+
 /// RFC 768: no checksum stays no checksum; a computed zero is sent as ones.
 #[test]
 fn udp_zero_rules() {

@@ -133,6 +133,28 @@ fn other_peoples_packets_pass() {
     assert_eq!(world.out_reason(&ping), Reason::ToRouter);
 }
 
+/// 240.0.0.0/4 is no multicast, and Linux routes it: passed to the kernel it would leave untranslated.
+#[test]
+fn class_e_does_not_leak() {
+    let world = Setup::default().world();
+    for destination in ["240.1.2.3:80", "254.255.255.255:80"] {
+        let (verdict, _) = world.inside(Frame::udp(end(HOST), end(destination), b"x"));
+        assert!(!matches!(verdict, Verdict::Pass(_)), "{destination}: {verdict:?}");
+    }
+}
+
+/// A sender outside cannot pretend to be an inside host, or the NAT itself: nobody checks the reverse path of what XDP
+/// forwards but the NAT (RFC 1812 §5.3.8, RFC 2827).
+#[test]
+fn spoofed_insiders_stay_outside() {
+    let world = Setup::default().world();
+    let external = open_udp(&world, HOST, REMOTE);
+    for source in ["10.0.0.9:80", "203.0.113.1:80", "10.0.0.1:80"] {
+        let (verdict, _) = world.outside(Frame::udp(end(source), external, b"x"));
+        assert!(!matches!(verdict, Verdict::Forward(..)), "from {source}: {verdict:?}");
+    }
+}
+
 #[test]
 fn ttl_expires_here() {
     let world = Setup::default().world();
