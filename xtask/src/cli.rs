@@ -18,6 +18,8 @@ pub enum Command {
     Build,
     /// Sets up, builds, and runs all checks and tests
     Test,
+    /// Sets up, builds, and shows the NAT at work: real programs in a lab of network namespaces
+    Demo,
     /// A lab of network namespaces to try things in by hand
     #[command(subcommand)]
     Lab(Lab),
