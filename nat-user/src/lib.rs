@@ -12,4 +12,5 @@ pub mod net;
 pub mod output;
 pub mod preflight;
 pub mod records;
+pub mod slowpath;
 pub mod units;
