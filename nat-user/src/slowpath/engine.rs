@@ -60,7 +60,7 @@ impl From<&Config> for Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Send an ICMP error.
-    Send(Message),
+    Send(Box<Message>),
     /// Run the kernel program of `side` on a frame as if it had just come in on `ifindex`.
     Reinject {
         /// Which of the two programs.
@@ -194,7 +194,7 @@ impl Engine {
             Ok(_) => sent(error),
             Err(counter) => *counter,
         });
-        commands.extend(result.ok().map(Command::Send));
+        commands.extend(result.ok().map(|message| Command::Send(Box::new(message))));
     }
 
     fn compose(&mut self, error: IcmpError, ifindex: u32, frame: &[u8], now: Instant) -> Result<Message, Counter> {

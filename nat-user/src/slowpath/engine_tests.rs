@@ -68,7 +68,7 @@ impl Bench {
         let commands = self.punt(reason, ifindex, frame, (argument, 0));
         match commands.as_slice() {
             [] => None,
-            [Command::Send(message)] => Some(*message),
+            [Command::Send(message)] => Some(**message),
             other => panic!("{other:?}"),
         }
     }
@@ -196,7 +196,8 @@ fn an_error_comes_from_the_address_that_its_receiver_knows() {
 
 #[test]
 fn errors_can_be_switched_off() {
-    let cases: [(fn(&mut Config), Reason, u16); 4] = [
+    type Change = fn(&mut Config);
+    let cases: [(Change, Reason, u16); 4] = [
         (|c| c.icmp.unreachable = false, Reason::Quota, 0),
         (|c| c.icmp.time_exceeded = false, Reason::TtlExpired, 0),
         (|c| c.icmp.fragmentation_needed = false, Reason::TooBig, DF),
