@@ -8,16 +8,19 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use aya::maps::PerCpuArray;
+use aya::programs::Xdp;
 use nat_common::checksum::full;
-use nat_common::counters::Reason;
+use nat_common::counters::{Count, REASONS, Reason};
 use nat_common::flow::Side;
 use nat_common::fragment::Datagram;
-use nat_common::maps::{Interface, ROLE_INSIDE};
+use nat_common::maps::{Capacity, Interface, ROLE_INSIDE};
 
 use super::outlet::RawSocket;
 use super::reinject::{KernelPrograms, LIVE_FRAME_MAX, Reinject};
 use super::*;
 use crate::config::Config;
+use crate::dataplane::object;
 use crate::net::testns::{TestNs, pair};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -346,4 +349,46 @@ fn sent(feed: &UnixDatagram, bytes: &[u8]) -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+#[test]
+fn the_real_programs_run_on_frames_given_back() {
+    let Some((_host, router, vb)) = lab() else { return };
+    router.enter(|| {
+        let capacity = Capacity {
+            addresses: 1,
+            index_buckets: 64,
+            session_buckets: 64,
+            fragment_buckets: 64,
+            hosts: 64,
+            destinations: 64,
+            counting: false,
+            block_shift: 6,
+        };
+        let mut ebpf = match object::open(&capacity, None) {
+            Ok(ebpf) => ebpf,
+            Err(error) if format!("{error:#}").contains("SIPNAT_SKIP_EBPF") => {
+                eprintln!("skipped: {error:#}");
+                return;
+            }
+            Err(error) => panic!("{error:#}"),
+        };
+        for name in [object::INSIDE, object::OUTSIDE] {
+            object::load(&mut ebpf, name).unwrap();
+        }
+        let [inside, outside]: [&Xdp; 2] =
+            [object::INSIDE, object::OUTSIDE].map(|name| ebpf.program(name).unwrap().try_into().unwrap());
+        let mut programs = KernelPrograms::new(inside, outside).unwrap();
+        let frame = udp(HOST, ROUTER, 64, b"x");
+        programs.reinject(Side::Outside, vb, &frame).unwrap();
+        programs.reinject(Side::Outside, vb, &frame).unwrap();
+        programs.reinject(Side::Inside, vb, &frame).unwrap();
+        // Without a configuration every packet is dropped and counted so, on the side of the program that ran.
+        let counts = PerCpuArray::<_, Count>::try_from(ebpf.map("COUNTERS").unwrap()).unwrap();
+        let packets = |side: Side| -> u64 {
+            let index = Reason::NotConfigured as u32 + side as u32 * REASONS as u32;
+            counts.get(&index, 0).unwrap().iter().map(|c| c.packets).sum()
+        };
+        assert_eq!((packets(Side::Inside), packets(Side::Outside)), (1, 2));
+    });
 }
