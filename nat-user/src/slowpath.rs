@@ -224,7 +224,10 @@ impl<P: Punts> SlowPath<P> {
                     let (settings, interfaces) = view.borrow_and_update().clone();
                     engine.configure(settings, interfaces);
                 }
-                () = tokio::time::sleep_until(wake.into()) => edge.execute(engine.tick(Instant::now())),
+                () = tokio::time::sleep_until(wake.into()) => {
+                    edge.execute(engine.tick(Instant::now()));
+                    tokio::task::yield_now().await;
+                }
                 guard = ready.readable() => {
                     let mut guard = guard.context("cannot wait for the ring PUNTS")?;
                     let now = Instant::now();
@@ -265,9 +268,12 @@ impl Edge {
             match command {
                 Command::Send(message) => {
                     let to = Ipv4Addr::from(message.destination());
-                    if let Err(error) = self.outlet.send(message.bytes(), to) {
-                        self.counters.count(Counter::SendFailed);
-                        tracing::debug!("cannot send an ICMP error to {to}: {error}");
+                    match self.outlet.send(message.bytes(), to) {
+                        Ok(()) => self.counters.count(Counter::sent(message.type_and_code())),
+                        Err(error) => {
+                            self.counters.count(Counter::SendFailed);
+                            tracing::debug!("cannot send an ICMP error to {to}: {error}");
+                        }
                     }
                 }
                 Command::Reinject { side, ifindex, frame } => {
@@ -283,9 +289,13 @@ impl Edge {
                         }
                     }
                 }
-                // A full queue: the next packet or the next poll asks again.
+                // A full queue means a kernel that does not answer; the next hop is given up then.
                 Command::Resolve(hop) => drop(self.ask.try_send(Ask::Resolve(hop))),
-                Command::Poll(hops) => drop(self.ask.try_send(Ask::Poll(hops))),
+                // Unanswered questions are not repeated.
+                Command::Poll(hops) if self.ask.capacity() == self.ask.max_capacity() => {
+                    drop(self.ask.try_send(Ask::Poll(hops)));
+                }
+                Command::Poll(_) => {}
             }
         }
     }

@@ -83,6 +83,19 @@ impl Default for Counters {
     }
 }
 
+impl Counter {
+    /// For an error of this ICMP type and code that was sent.
+    pub(super) fn sent(type_and_code: (u8, u8)) -> Self {
+        match type_and_code {
+            (3, 0) => Counter::SentNetUnreachable,
+            (3, 4) => Counter::SentFragmentationNeeded,
+            (3, 13) => Counter::SentProhibited,
+            (3, _) => Counter::SentHostUnreachable,
+            _ => Counter::SentTimeExceeded,
+        }
+    }
+}
+
 impl Counters {
     pub(super) fn count(&self, counter: Counter) {
         self.add(counter, 1);

@@ -189,12 +189,10 @@ impl Engine {
 
     /// Sends an error about a frame, if configuration, RFC 1812 and the rates allow it.
     fn say(&mut self, error: IcmpError, ifindex: u32, frame: &[u8], now: Instant, commands: &mut Vec<Command>) {
-        let result = self.compose(error, ifindex, frame, now);
-        self.counters.count(match &result {
-            Ok(_) => sent(error),
-            Err(counter) => *counter,
-        });
-        commands.extend(result.ok().map(|message| Command::Send(Box::new(message))));
+        match self.compose(error, ifindex, frame, now) {
+            Ok(message) => commands.push(Command::Send(Box::new(message))),
+            Err(why) => self.counters.count(why),
+        }
     }
 
     fn compose(&mut self, error: IcmpError, ifindex: u32, frame: &[u8], now: Instant) -> Result<Message, Counter> {
@@ -291,7 +289,11 @@ impl Engine {
 
     fn give_back(&self, frames: Vec<Held>) -> Vec<Command> {
         let command = |held: Held| {
-            let side = side(self.interface(held.ifindex, &held.bytes)?)?;
+            let Some(side) = self.interface(held.ifindex, &held.bytes).and_then(side) else {
+                // The interface went while the frame waited.
+                self.counters.count(Counter::ReinjectFailed);
+                return None;
+            };
             Some(Command::Reinject {
                 side,
                 ifindex: held.ifindex,
@@ -318,16 +320,6 @@ impl Engine {
             .map(|i| i.addr)
             .find(|addr| *addr != 0)
             .unwrap_or(0)
-    }
-}
-
-fn sent(error: IcmpError) -> Counter {
-    match error {
-        IcmpError::TimeExceeded => Counter::SentTimeExceeded,
-        IcmpError::NetUnreachable => Counter::SentNetUnreachable,
-        IcmpError::HostUnreachable => Counter::SentHostUnreachable,
-        IcmpError::FragmentationNeeded(_) => Counter::SentFragmentationNeeded,
-        IcmpError::Prohibited => Counter::SentProhibited,
     }
 }
 

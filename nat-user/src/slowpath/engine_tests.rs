@@ -156,20 +156,18 @@ fn source(message: &Message) -> [u8; 4] {
 #[test]
 fn every_reason_has_its_error() {
     let mut b = Bench::new(|_| ());
-    for (reason, expected, counter) in [
-        (Reason::TtlExpired, (11, 0), Counter::SentTimeExceeded),
-        (Reason::Unreachable, (3, 0), Counter::SentNetUnreachable),
-        (Reason::Quota, (3, 1), Counter::SentHostUnreachable),
-        (Reason::Exhausted, (3, 1), Counter::SentHostUnreachable),
-        (Reason::Policy, (3, 13), Counter::SentProhibited),
+    for (reason, expected) in [
+        (Reason::TtlExpired, (11, 0)),
+        (Reason::Unreachable, (3, 0)),
+        (Reason::Quota, (3, 1)),
+        (Reason::Exhausted, (3, 1)),
+        (Reason::Policy, (3, 13)),
     ] {
-        let before = b.count(counter);
         let message = b.error(reason, INSIDE, &out(100), 0).unwrap();
         assert_eq!(message.type_and_code(), expected, "{reason:?}");
         assert_eq!(source(&message), [192, 168, 1, 1]);
         assert_eq!(message.destination(), u32::from_be_bytes(HOST));
         assert_eq!(&message.bytes()[28..], &out(100)[14..]);
-        assert_eq!(b.count(counter), before + 1);
     }
     let message = b
         .error(Reason::TooBig, INSIDE, &frame(HOST, REMOTE, DF, 1480), 1280)

@@ -15,6 +15,8 @@ pub const POLL: Duration = Duration::from_millis(5);
 
 /// Datagrams looked up in one go; with more, each has its turn.
 const LOOKS: usize = 1024;
+/// Frames given back in one go, some milliseconds' work; more follow at once.
+const RELEASE: usize = 128;
 /// How often the pieces of one datagram are given back. Once is enough unless the table forgets it in between.
 const ROUNDS: u32 = 8;
 
@@ -134,11 +136,25 @@ impl Orphans {
             if waiting.frames.is_empty() || !table.known(&datagram) {
                 continue;
             }
-            // The entry stays until its time is over, to count the rounds.
-            waiting.rounds += 1;
-            let bytes = std::mem::take(&mut waiting.bytes);
-            due.release.append(&mut waiting.frames);
+            let some = waiting.frames.len().min(RELEASE - due.release.len());
+            let before = waiting.bytes;
+            for frame in waiting.frames.drain(..some) {
+                waiting.bytes -= frame.cost();
+                due.release.push(frame);
+            }
+            if waiting.frames.is_empty() {
+                // The entry stays until its time is over, to count the rounds.
+                waiting.rounds += 1;
+            } else {
+                // It is first when the rest is looked at.
+                self.cursor = self.cursor.checked_sub(1).unwrap_or(self.order.len() - 1);
+            }
+            let bytes = before - waiting.bytes;
             self.forget_bytes(datagram.source, bytes);
+            if due.release.len() == RELEASE {
+                self.next_look = now;
+                break;
+            }
         }
         due
     }
@@ -297,6 +313,29 @@ mod tests {
             rounds += 1;
             assert!(rounds <= (1 << 20) / 128 / LOOKS, "never looked up");
         }
+    }
+
+    #[test]
+    fn many_pieces_come_back_in_order_and_a_few_at_a_time() {
+        let (mut o, now) = orphans(1 << 20);
+        for i in 0..=255 {
+            o.hold(datagram(1, 1), frame(i, 60, now), now);
+            o.hold(datagram(2, 2), frame(i, 60, now), now);
+        }
+        let table = HashSet::from([datagram(1, 1), datagram(2, 2)]);
+        let mut frames = Vec::new();
+        let mut rounds = 0;
+        while !o.holds_nothing() {
+            let due = o.due(&table, now + POLL);
+            assert!((1..=RELEASE).contains(&due.release.len()));
+            frames.extend(due.release);
+            rounds += 1;
+        }
+        assert_eq!((frames.len(), rounds), (512, 4));
+        let marks: Vec<u8> = frames.iter().map(|f| f.bytes[0]).collect();
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!([&marks[..256], &marks[256..]], [&all[..], &all[..]]);
+        consistent(&o);
     }
 
     #[test]
