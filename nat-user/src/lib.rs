@@ -16,4 +16,5 @@ pub mod preflight;
 pub mod records;
 pub mod service;
 pub mod sweep;
+pub mod slowpath;
 pub mod units;
