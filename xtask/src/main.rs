@@ -4,6 +4,7 @@ mod build;
 mod cli;
 mod lab;
 mod run;
+mod scorecard;
 mod setup;
 mod test;
 
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         Command::Build => build::run(),
         Command::Test | Command::Ci => test::run(),
         Command::Lab(lab) => lab::run(&lab),
+        Command::Scorecard => scorecard::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -48,7 +48,7 @@ fn req_03_a_pool_of_four_ports_serves_four() {
 
 #[test]
 fn req_03_two_cpus_racing_for_ports_never_share_one() {
-    const HOSTS: u8 = 60;
+    const HOSTS: u8 = 30;
     const PORTS: u16 = 800;
     let mut s = Scene::unwatched(
         Lab::builder().inside_hosts(2).outside_hosts(1).external_addresses(2),
