@@ -170,6 +170,51 @@ fn sec_5_3_8_an_outside_source_from_inside_does_not_leave() {
 }
 
 #[test]
+fn sec_5_3_8_an_inside_source_from_outside_does_not_get_in() {
+    let mut s = Scene::new(Lab::builder().inside_hosts(2), "");
+    let external = s.mapped(H(1), 6000, O(1), 9);
+    // An inside host, the router's own addresses, and the external one.
+    for source in [s.host(H(2)).ip, INSIDE_GATEWAY, *external.ip()] {
+        let spoofed = udp((source, 9), external);
+        s.stop(O(1), H(1), &spoofed);
+    }
+}
+
+#[test]
+fn sec_5_3_4_class_e_is_not_routed_untranslated() {
+    let mut s = Scene::with_outside(1, "");
+    // Even if somebody has a route to it (RFC 1112 §4 reserves it; Linux forwards it).
+    let (nobody, via) = (Ipv4Addr::new(240, 0, 0, 1), s.host(O(1)).ip);
+    let route = format!("route add 240.0.0.0/4 via {via}");
+    s.router.ip_batch(&[route]).unwrap();
+    let packet = udp(s.on(H(1), 6000), (nobody, 9));
+    s.send(H(1), &packet);
+    let after = udp(s.on(H(1), 6000), s.on(O(1), 9));
+    s.send(H(1), &after);
+    let own = s.external(0);
+    s.socket(O(1))
+        .recv_only(
+            "the good packet",
+            SOON,
+            |got| got.payload() == after.payload(),
+            |got| got.ip.src != own,
+        )
+        .unwrap();
+}
+
+#[test]
+fn sec_5_2_7_1_large_packets_reach_the_router_itself() {
+    let lab = Lab::builder().build().unwrap();
+    let _nat = lab.start_nat("").unwrap();
+    let external = lab.external(0).to_string();
+    for host in [lab.o(1), lab.h(1)] {
+        // Fragments of echo requests, which are the router's own and must stay together.
+        host.run("ping", ["-c", "2", "-i", "0.1", "-W", "5", "-s", "4000", &external])
+            .unwrap();
+    }
+}
+
+#[test]
 fn sec_5_2_4_1_options_go_through() {
     let mut s = Scene::with_outside(1, "");
     for options in [vec![1; 4], vec![1; 40], vec![148, 4, 0, 0]] {

@@ -77,7 +77,7 @@ fn sec_4_a_host_whose_address_is_full_gets_no_other() {
     if !applies_to(&[Nat::Sipnat], "masquerade has one address") {
         return;
     }
-    let toml = "[ports]\nrange = \"40000-40015\"\nblock_size = 16\n";
+    let toml = "[ports]\nrange = \"20000-20015\"\nblock_size = 16\n";
     let mut s = Scene::new(Lab::builder().external_addresses(2), toml);
     let address = *s.mapped(H(1), 6000, O(1), 9).ip();
     for port in 6001..6016 {

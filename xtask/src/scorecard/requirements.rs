@@ -312,6 +312,15 @@ pub const REQUIREMENTS: &[Requirement] = &[
     requirement("1812", "§5.3.8", "foreign sources from inside do not leave", &[
         "rfc1812::sec_5_3_8_an_outside_source_from_inside_does_not_leave",
     ]),
+    requirement("1812", "§5.3.8", "inside sources from outside do not get in", &[
+        "rfc1812::sec_5_3_8_an_inside_source_from_outside_does_not_get_in",
+    ]),
+    requirement("1112", "§4", "class E does not leave untranslated", &[
+        "rfc1812::sec_5_3_4_class_e_is_not_routed_untranslated",
+    ]),
+    requirement("1812", "§5.2.7.1", "large packets reach the router itself", &[
+        "rfc1812::sec_5_2_7_1_large_packets_reach_the_router_itself",
+    ]),
     requirement("1812", "§5.3.13.4", "source routes are refused", &[
         "rfc1812::sec_5_3_13_4_source_routes_are_refused",
     ]),

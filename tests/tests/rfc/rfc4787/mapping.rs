@@ -94,7 +94,7 @@ fn req_10_a_sip_message_passes_unchanged() {
 fn req_11_same_behaviour_at_90_and_100_percent_fill() {
     let mut s = Scene::new(
         Lab::builder().inside_hosts(2).outside_hosts(2),
-        NatConfig::toml("[ports]\nrange = \"40000-40063\"\nblock_size = 16\n").nft(&small_pool("40000-40063")),
+        NatConfig::toml("[ports]\nrange = \"20000-20063\"\nblock_size = 16\n").nft(&small_pool("20000-20063")),
     );
     let mut bindings: Vec<(u16, SocketAddrV4)> = Vec::new();
     let mut port = 20_000;
