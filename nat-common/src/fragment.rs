@@ -156,6 +156,12 @@ pub fn fate<T: Tables>(t: &T, index: u32) -> Option<Fate> {
     Some(fate_of(t.fragment(index)?))
 }
 
+/// Whether a piece has a sound length and place (RFC 791 §3.2).
+#[inline(always)]
+pub fn sound(h: &Headers) -> Result<(), Reason> {
+    Piece::of(h).map(|_| ())
+}
+
 /// Remembers that a piece has been seen.
 #[inline(always)]
 pub fn seen<T: Tables>(t: &T, h: &Headers, index: u32, now: u32) -> Result<(), Reason> {

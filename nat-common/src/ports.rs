@@ -91,25 +91,32 @@ pub fn allocate<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> u3
     {
         return slot;
     }
-    let start = host.current.get();
+    let mut grown = FAILED_RACE;
     let mut blocks = 0;
-    let mut i = 0;
-    while i < MAX_BLOCKS_PER_HOST as u32 {
-        let place = (start + i) & (MAX_BLOCKS_PER_HOST as u32 - 1);
-        i += 1;
-        let Some(block) = host_block(t, cfg, host, place) else {
-            continue;
-        };
-        blocks += 1;
-        let slot = t.claim_port(cfg, block, key.proto, mask, random);
-        if slot != 0 {
-            host.current.set(place);
-            return slot;
+    let mut attempt = 0;
+    // Another CPU that won the race for the last place in the host's list has filled it with a block that serves us too.
+    while attempt < 2 && grown == FAILED_RACE {
+        attempt += 1;
+        let start = host.current.get();
+        blocks = 0;
+        let mut i = 0;
+        while i < MAX_BLOCKS_PER_HOST as u32 {
+            let place = (start + i) & (MAX_BLOCKS_PER_HOST as u32 - 1);
+            i += 1;
+            let Some(block) = host_block(t, cfg, host, place) else {
+                continue;
+            };
+            blocks += 1;
+            let slot = t.claim_port(cfg, block, key.proto, mask, random);
+            if slot != 0 {
+                host.current.set(place);
+                return slot;
+            }
         }
-    }
-    let grown = t.grow(cfg, index, key, random, now);
-    if grown & FAILED == 0 {
-        return grown;
+        grown = t.grow(cfg, index, key, random, now);
+        if grown & FAILED == 0 {
+            return grown;
+        }
     }
     if grown == FAILED_RACE {
         return refused(Reason::Contended);

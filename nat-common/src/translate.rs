@@ -568,6 +568,7 @@ fn later_fragment<P: Packet, T: Tables>(p: &mut P, t: &T, job: &mut Job) -> Outc
 
 #[inline(always)]
 fn try_later_fragment<P: Packet, T: Tables>(p: &mut P, t: &T, job: &mut Job) -> Step<Outcome> {
+    fragment::sound(&job.h)?;
     let datagram = Datagram::of(&job.h, job.side);
     let entry = fragment::find(t, job.cfg, &datagram, job.now).ok_or(Reason::FragmentOrphan)?;
     let fate = fragment::fate(t, entry).ok_or(Reason::FragmentOrphan)?;

@@ -165,7 +165,7 @@ impl MemTables {
 
     /// Runs one frame through the data path.
     pub fn run(&self, side: Side, device: u32, frame: &mut crate::packet::Bytes) -> Verdict {
-        process(frame, self, side, device)
+        process(frame, self, side, device).verdict()
     }
 }
 
