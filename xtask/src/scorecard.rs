@@ -5,10 +5,13 @@ mod requirements;
 mod results;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use tests::router::NAT_VARIABLE;
+use tests::sipnat::BINARY_VARIABLE;
 
 use crate::build;
 use crate::run::{as_root, binary, cargo, is_root, root};
@@ -22,17 +25,24 @@ const FILE: &str = "docs/scorecard.md";
 /// The NATs of the table, by the names that `SIPNAT_LAB_NAT` knows.
 const NATS: [&str; 2] = ["sipnat", "nftables"];
 
-/// Runs the requirement tests against each NAT and writes the table. A requirement that sipnat fails is an error, after the
+/// Runs the requirement tests against each NAT and writes the table; sipnat is built first unless `SIPNAT_BIN` names a binary. A
+/// requirement that sipnat fails is an error, after the
 /// table has been written.
 pub fn run() -> Result<()> {
-    build::run()?;
+    let sipnat: PathBuf = match std::env::var_os(BINARY_VARIABLE) {
+        Some(path) => std::path::absolute(path)?,
+        None => {
+            build::run()?;
+            binary()
+        }
+    };
     let tests = test_binary()?;
     check_table(&names(&tests)?)?;
     let mut columns = Vec::new();
     for nat in NATS {
         let start = Instant::now();
         eprintln!("\n==> requirement tests against {nat}");
-        let results = results_of(&tests, nat)?;
+        let results = results_of(&tests, nat, &sipnat)?;
         eprintln!(
             "==> {nat}: {} in {:.0} s",
             results.summary(),
@@ -128,7 +138,7 @@ fn check_table(names: &BTreeSet<String>) -> Result<()> {
     Ok(())
 }
 
-fn results_of(tests: &str, nat: &str) -> Result<Results> {
+fn results_of(tests: &str, nat: &str, sipnat: &Path) -> Result<Results> {
     // Many tests wait for lifetimes to pass, so more of them than there are CPUs make sense.
     let args = [tests, "--show-output", "--test-threads", "4"];
     let mut command = if is_root() {
@@ -138,14 +148,14 @@ fn results_of(tests: &str, nat: &str) -> Result<Results> {
     } else {
         let why = "making network namespaces and loading programs into the kernel";
         let (bin, nat) = (
-            format!("SIPNAT_BIN={}", binary().display()),
-            format!("SIPNAT_LAB_NAT={nat}"),
+            format!("{BINARY_VARIABLE}={}", sipnat.display()),
+            format!("{NAT_VARIABLE}={nat}"),
         );
         as_root(why, &[&["env", bin.as_str(), nat.as_str()], &args[..]].concat())?
     };
     command
-        .env("SIPNAT_LAB_NAT", nat)
-        .env("SIPNAT_BIN", binary())
+        .env(NAT_VARIABLE, nat)
+        .env(BINARY_VARIABLE, sipnat)
         .env("RUST_BACKTRACE", "0");
     command
         .stdout(Stdio::piped())

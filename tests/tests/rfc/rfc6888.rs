@@ -81,8 +81,8 @@ fn req_05_sessions_are_limited_and_the_limit_is_configurable() {
 #[test]
 fn req_06_some_destinations_are_not_translated() {
     let rules = "table ip nat { chain post { type nat hook postrouting priority srcnat;
-        ip daddr 203.0.113.101 accept; oifname \"out0\" masquerade;
-        } }";
+        ip daddr 203.0.113.101 accept; oifname \"out0\" masquerade; }
+        }";
     let toml = "[nat]\nbypass = [\"203.0.113.101/32\"]\n";
     let mut s = Scene::new(Lab::builder().outside_hosts(2), NatConfig::toml(toml).nft(rules));
     let plain = udp(s.on(H(1), 6000), s.on(O(2), 9));

@@ -112,7 +112,7 @@ fn judge(requirement: &Requirement, results: &Results) -> (Mark, Vec<String>) {
     }
 }
 
-/// Text that cannot break the table, without what differs from run to run.
+/// Text that cannot break the table.
 fn plain(text: &str) -> String {
     text.replace('|', "\\|").replace(['\n', '\r'], " ").replace('<', "&lt;")
 }

@@ -104,7 +104,10 @@ fn outputs(text: &str) -> BTreeMap<&str, String> {
     sections
 }
 
-/// The message of the panic, without the place and what followed, in one line.
+/// Reasons are cut after this many bytes: the whole message is in the test's own output.
+const LONGEST: usize = 200;
+
+/// The message of the panic, in one line, without the place, what followed, and what differs from run to run.
 fn panic_message(output: &str) -> String {
     let mut lines = output.lines().skip_while(|line| !line.contains(" panicked at "));
     if lines.next().is_none() {
@@ -112,13 +115,33 @@ fn panic_message(output: &str) -> String {
     }
     let noise = |line: &&str| !line.starts_with("note: ") && !line.starts_with("captured: ") && !line.trim().is_empty();
     let lines: Vec<&str> = lines.filter(noise).take(3).map(str::trim).collect();
-    let mut message = lines.join(" ");
-    if message.len() > 240 {
-        let end = (0..=240).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+    let message = lines
+        .join(" ")
+        .replace("called `Result::unwrap()` on an `Err` value: ", "");
+    let words: Vec<&str> = message.split(' ').map(without_prefix).collect();
+    let mut message = words.join(" ");
+    if message.len() > LONGEST {
+        let end = (0..=LONGEST)
+            .rev()
+            .find(|end| message.is_char_boundary(*end))
+            .unwrap_or(0);
         message.truncate(end);
         message.push('…');
     }
     message
+}
+
+/// The role in a namespace's name such as `snt123-4-h1`, which begins with the number of a process; other words as they are.
+fn without_prefix(word: &str) -> &str {
+    let numbered = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let Some(rest) = word.strip_prefix("snt") else {
+        return word;
+    };
+    let mut parts = rest.splitn(3, '-');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(pid), Some(count), Some(role)) if numbered(pid) && numbered(count) => role,
+        _ => word,
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +151,7 @@ mod tests {
     const TEXT: &str = "\nrunning 4 tests\ntest a::one ... ok\ntest a::two ... FAILED\ntest a::three ... ok\n\
         test a::four ... ok\n\nsuccesses:\n\n---- a::three stdout ----\nscorecard: not applicable: no such thing\n\n\
         ---- a::four stdout ----\nnoise\nscorecard: not met: a SHOULD\n\nsuccesses:\n    a::one\n\nfailures:\n\n\
-        ---- a::two stdout ----\n\nthread 'a::two' (1) panicked at tests/x.rs:1:2:\nassertion failed\n  left: 1\n right: 2\n\
+        ---- a::two stdout ----\n\nthread 'a::two' (1) panicked at tests/x.rs:1:2:\non snt12-3-h1 eth0\n  left: 1\n right: 2\n\
         note: run with\n\nfailures:\n    a::two\n\ntest result: FAILED. 3 passed; 1 failed\n";
 
     #[test]
@@ -137,7 +160,7 @@ mod tests {
         assert_eq!(results.of("a::one"), Outcome::Pass);
         assert_eq!(
             results.of("a::two"),
-            Outcome::Fail("assertion failed left: 1 right: 2".into())
+            Outcome::Fail("on h1 eth0 left: 1 right: 2".into())
         );
         assert_eq!(results.of("a::three"), Outcome::NotApplicable("no such thing".into()));
         assert_eq!(results.of("a::four"), Outcome::NotMet("a SHOULD".into()));

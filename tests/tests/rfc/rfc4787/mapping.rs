@@ -122,7 +122,7 @@ fn req_11_same_behaviour_at_90_and_100_percent_fill() {
 pub fn small_pool(ports: &str) -> String {
     format!(
         "table ip nat {{ chain post {{ type nat hook postrouting priority srcnat;
-            meta l4proto {{ tcp, udp }} oifname \"out0\" masquerade to :{ports};
-        }} }}"
+            meta l4proto {{ tcp, udp }} oifname \"out0\" masquerade to :{ports}; }}
+        }}"
     )
 }

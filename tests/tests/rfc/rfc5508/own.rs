@@ -12,11 +12,11 @@ use crate::scene::{H, O, QUIET, Scene, ping, syn, udp};
 fn req_08_administrative_refusal_is_told() {
     let toml =
         "[[policy.rule]]\naction = \"deny\"\ndirection = \"out\"\ndestination_ports = \"25\"\nprotocol = \"tcp\"\n";
-    let rules = "table ip nat { chain post { type nat hook postrouting priority srcnat; oifname \"out0\" masquerade;
-        } }
+    let rules = "table ip nat { chain post { type nat hook postrouting priority srcnat; oifname \"out0\" masquerade; }
+        }
         table ip filter { chain forward { type filter hook forward priority filter;
-            tcp dport 25 reject with icmp admin-prohibited;
-        } }";
+            tcp dport 25 reject with icmp admin-prohibited; }
+        }";
     let mut s = Scene::with_outside(1, NatConfig::toml(toml).nft(rules));
     let refused = syn(s.on(H(1), 6000), s.on(O(1), 25));
     s.send(H(1), &refused);
