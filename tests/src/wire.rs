@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::lab::{DEV, Host};
 use crate::ns::Namespace;
-use crate::packet::{ETHERTYPE_VLAN, Packet};
+use crate::packet::{ETHERTYPE_VLAN, L4, Packet};
 
 /// A packet socket on one interface. What arrived since it was opened waits in its buffer, so open it before you send.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl RawSocket {
     ) -> Result<Packet> {
         let packet = self.recv_packet(what, deadline, |packet| sentinel(packet) || unwanted(packet))?;
         if unwanted(&packet) {
-            bail!("on {} came what must not: {packet:?}", self.what);
+            bail!("on {} came what must not: {}", self.what, summary(&packet));
         }
         Ok(packet)
     }
@@ -149,9 +149,10 @@ impl RawSocket {
                 && unwanted(&packet)
             {
                 bail!(
-                    "after {:?} came on {} what must not: {packet:?}",
+                    "after {:?} came on {} what must not: {}",
                     start.elapsed(),
-                    self.what
+                    self.what,
+                    summary(&packet)
                 );
             }
         }
@@ -179,17 +180,28 @@ impl RawSocket {
 /// One line about a frame, for messages.
 pub fn describe(frame: &Frame) -> String {
     match Packet::parse(&frame.bytes) {
-        Ok(packet) => format!(
-            "{} > {} proto {} ttl {} id {} {} bytes",
-            packet.src(),
-            packet.dst(),
-            packet.protocol(),
-            packet.ip.ttl,
-            packet.ip.id,
-            packet.payload().len()
-        ),
+        Ok(packet) => summary(&packet),
         Err(error) => format!("{} bytes: {error}", frame.bytes.len()),
     }
+}
+
+/// One line about a packet, for messages.
+pub fn summary(packet: &Packet) -> String {
+    let kind = match (&packet.l4, packet.ip.mf || packet.ip.offset > 0) {
+        (_, true) => format!("protocol {}, fragment at {}", packet.protocol(), packet.ip.offset),
+        (L4::Udp(_), _) => "UDP".into(),
+        (L4::Tcp(tcp), _) => format!("TCP flags {:#04x}", tcp.flags),
+        (L4::Icmp(icmp), _) => format!("ICMP {}/{}", icmp.kind, icmp.code),
+        (L4::Raw(protocol, _), _) => format!("protocol {protocol}"),
+    };
+    format!(
+        "{} > {} {kind} ttl {} id {} {} bytes",
+        packet.src(),
+        packet.dst(),
+        packet.ip.ttl,
+        packet.ip.id,
+        packet.payload().len()
+    )
 }
 
 fn open_packet_socket(dev: &str, outgoing: bool) -> io::Result<OwnedFd> {

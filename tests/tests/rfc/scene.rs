@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tests::packet::IntoEndpoint;
 use tests::packet::flags::{ACK, FIN, SYN};
 use tests::prelude::*;
+use tests::wire::summary;
 
 pub use At::{Deep, Far, H, O};
 
@@ -147,7 +148,7 @@ impl Scene {
     #[track_caller]
     pub fn stop(&mut self, from: At, to: At, packet: &Packet) {
         let passed = self.passes(from, to, packet);
-        assert!(!passed, "arrived at {to:?}, but must not: {packet:?}");
+        assert!(!passed, "arrived at {to:?}, but must not: {}", summary(packet));
     }
 
     /// The external endpoint of an inside one, as `o` sees it.
