@@ -35,7 +35,7 @@ pub const REQUIREMENTS: &[Requirement] = &[
     ]),
     requirement("4787", "REQ-3", "no port overloading", &[
         "rfc4787::ports::req_03_two_hosts_with_one_source_port",
-        "rfc4787::ports::req_03_a_pool_of_four_ports_serves_four",
+        "rfc4787::ports::req_03_a_pool_of_sixteen_ports_serves_sixteen",
         "rfc4787::ports::req_03_two_cpus_racing_for_ports_never_share_one",
     ]),
     requirement("4787", "REQ-3a", "ports above 1023 stay above", &[
