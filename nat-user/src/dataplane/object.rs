@@ -18,6 +18,8 @@ pub const INSIDE: &str = "sipnat_inside";
 pub const OUTSIDE: &str = "sipnat_outside";
 /// The program that tells the time.
 pub const CLOCK: &str = "sipnat_clock";
+/// The map that it writes jiffies to.
+pub const CLOCK_MAP: &str = "CLOCK";
 /// All programs.
 pub const PROGRAMS: [&str; 3] = [INSIDE, OUTSIDE, CLOCK];
 

@@ -44,17 +44,20 @@ impl<T> Shared<T> {
         let len = info.max_entries() as usize;
         let bytes = (len * size_of::<T>()).next_multiple_of(4096);
         let fd = std::os::fd::AsFd::as_fd(data.fd()).as_raw_fd();
-        // SAFETY: a fresh shared mapping of the map's own memory, checked below.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                fd,
-                0,
-            )
-        };
+        Self::mmap(len, bytes, libc::MAP_SHARED, fd)
+    }
+
+    /// Memory of nobody else, all zeroes: tables without a kernel.
+    #[cfg(test)]
+    pub fn in_memory(len: usize) -> Result<Self> {
+        let bytes = (len * size_of::<T>()).next_multiple_of(4096);
+        Self::mmap(len, bytes, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+    }
+
+    fn mmap(len: usize, bytes: usize, flags: i32, fd: i32) -> Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a fresh mapping, checked below. All zeroes is a value of every table entry.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, fd, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error().into());
         }

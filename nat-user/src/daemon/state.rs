@@ -1,0 +1,76 @@
+//! What the parts of the running daemon share.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Instant,
+};
+
+use nat_common::config::Config as Numbers;
+
+use super::topology::Topology;
+use crate::{
+    config::Config, control::Events, dataplane::kernel::Kernel, pool::Closed, preflight::Mode, records::Time,
+    sweep::Stats,
+};
+
+/// What is in force at the moment.
+#[derive(Clone)]
+pub struct Current {
+    /// The configuration.
+    pub config: Config,
+    /// The same, as the data path has it.
+    pub numbers: Numbers,
+    /// Interfaces and addresses.
+    pub topology: Topology,
+    /// Ports that are not given out.
+    pub closed: Closed,
+    /// How the programs are attached.
+    pub mode: Mode,
+    /// What preflight found.
+    pub warnings: Vec<String>,
+}
+
+/// The daemon's state, shared by its main loop, the sweeper and the control socket.
+pub struct State {
+    /// The data path.
+    pub kernel: Kernel,
+    /// Where events go.
+    pub events: std::sync::Arc<Events>,
+    /// When the daemon started.
+    pub started: (Time, Instant),
+    current: RwLock<Current>,
+    stats: Mutex<Stats>,
+}
+
+impl State {
+    /// The state at the start.
+    pub fn new(kernel: Kernel, events: std::sync::Arc<Events>, current: Current) -> Self {
+        Self {
+            kernel,
+            events,
+            started: (Time::now(), Instant::now()),
+            current: RwLock::new(current),
+            stats: Mutex::default(),
+        }
+    }
+
+    /// What is in force.
+    pub fn current(&self) -> RwLockReadGuard<'_, Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is in force; only the main loop does.
+    pub fn change(&self) -> RwLockWriteGuard<'_, Current> {
+        self.current.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the last pass of the sweeper found.
+    pub fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Now, in ticks.
+    pub fn now(&self) -> u32 {
+        self.kernel.clock.now()
+    }
+}

@@ -1,0 +1,275 @@
+//! The configured interfaces and addresses on this machine: from what netlink lists to what the data path is told.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use anyhow::{Context as _, Result};
+use nat_common::maps::{AddressWord, Interface as Entry, ROLE_INSIDE, ROLE_OUTSIDE};
+
+use crate::{
+    config::{Config, Interface as Name},
+    dataplane::{
+        kernel::Surroundings,
+        links::{Wanted, one_program_each},
+        object,
+    },
+    net::{self, Kind, Scope, XdpAttachMode},
+    preflight::Mode,
+};
+
+/// A configured interface that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// As configured.
+    pub name: Name,
+    /// `ROLE_*`.
+    pub role: u8,
+    /// The device that the program is on.
+    pub device: net::Interface,
+    /// Index of the interface with the addresses and routes: the VLAN's, if it is one.
+    pub ifindex: u32,
+    /// The first address there.
+    pub addr: Option<Ipv4Addr>,
+}
+
+/// The configured interfaces and the machine's addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// Inside ones first, in the order of the configuration.
+    pub ports: Vec<Port>,
+    /// External addresses, each once.
+    pub external: Vec<Ipv4Addr>,
+    /// The router's other addresses and broadcast addresses.
+    pub local: Vec<u32>,
+}
+
+impl Topology {
+    /// Finds the configured interfaces.
+    ///
+    /// # Errors
+    /// Names the interface that is missing.
+    pub fn new(config: &Config, interfaces: &[net::Interface], addresses: &[net::Address]) -> Result<Self> {
+        let sides = [(ROLE_INSIDE, &config.nat.inside), (ROLE_OUTSIDE, &config.nat.outside)];
+        let mut ports = Vec::new();
+        for (role, names) in sides {
+            for name in names {
+                ports.push(port(name, role, interfaces, addresses)?);
+            }
+        }
+        let outside: Vec<u32> = ports
+            .iter()
+            .filter(|port| port.role == ROLE_OUTSIDE)
+            .map(|port| port.ifindex)
+            .collect();
+        let external = external(config, &outside, addresses);
+        let mut local: Vec<u32> = addresses
+            .iter()
+            .flat_map(own)
+            .filter(|addr| !external.contains(addr))
+            .map(u32::from)
+            .collect();
+        local.sort_unstable();
+        local.dedup();
+        Ok(Self { ports, external, local })
+    }
+
+    /// The devices and the programs they want.
+    pub fn devices(&self) -> Result<Vec<Wanted>> {
+        let wanted: Vec<Wanted> = self
+            .ports
+            .iter()
+            .map(|port| Wanted {
+                ifindex: port.device.index,
+                name: port.device.name.clone(),
+                program: if port.role == ROLE_INSIDE {
+                    object::INSIDE
+                } else {
+                    object::OUTSIDE
+                },
+                attached: port.device.xdp.and_then(|xdp| match xdp.mode {
+                    XdpAttachMode::Native => Some(Mode::Native),
+                    XdpAttachMode::Generic => Some(Mode::Generic),
+                    XdpAttachMode::Hardware | XdpAttachMode::Multiple => None,
+                }),
+            })
+            .collect();
+        one_program_each(&wanted)
+    }
+
+    /// What the data path is told; `places` are the indexes of the external addresses.
+    pub fn surroundings(&self, places: &BTreeMap<u32, u32>) -> Surroundings {
+        Surroundings {
+            interfaces: self.ports.iter().map(entry).collect(),
+            external: places.clone(),
+            local: self.local.clone(),
+        }
+    }
+
+    /// The smallest MTU of all interfaces, in bytes.
+    pub fn mtu(&self) -> u32 {
+        self.ports.iter().map(|port| port.device.mtu).min().unwrap_or(1500)
+    }
+
+    /// Interfaces with routes and neighbours that packets are sent by.
+    pub fn layer3(&self) -> Vec<u32> {
+        self.ports.iter().map(|port| port.ifindex).collect()
+    }
+}
+
+/// How many external addresses the configuration asks for, also before all interfaces are there.
+pub fn count_external(config: &Config, interfaces: &[net::Interface], addresses: &[net::Address]) -> u32 {
+    let outside: Vec<u32> = config
+        .nat
+        .outside
+        .iter()
+        .filter_map(|name| Some(find(name, interfaces)?.1))
+        .collect();
+    external(config, &outside, addresses).len() as u32
+}
+
+fn find<'a>(name: &Name, interfaces: &'a [net::Interface]) -> Option<(&'a net::Interface, u32)> {
+    let device = interfaces.iter().find(|interface| interface.name == name.name)?;
+    let ifindex = match name.vlan {
+        None => device.index,
+        Some(id) => {
+            let kind = Kind::Vlan {
+                parent: device.index,
+                id,
+            };
+            interfaces.iter().find(|interface| interface.kind == kind)?.index
+        }
+    };
+    Some((device, ifindex))
+}
+
+fn port(name: &Name, role: u8, interfaces: &[net::Interface], addresses: &[net::Address]) -> Result<Port> {
+    let (device, ifindex) = find(name, interfaces).with_context(|| {
+        format!("there is no interface {name}; correct the name, or create it before sipnat starts")
+    })?;
+    let mut device = device.clone();
+    if let Some(upper) = interfaces.iter().find(|interface| interface.index == ifindex) {
+        device.mtu = device.mtu.min(upper.mtu);
+    }
+    let addr = addresses
+        .iter()
+        .find(|address| address.ifindex == ifindex)
+        .map(|address| address.addr);
+    Ok(Port {
+        name: name.clone(),
+        role,
+        device,
+        ifindex,
+        addr,
+    })
+}
+
+fn external(config: &Config, outside: &[u32], addresses: &[net::Address]) -> Vec<Ipv4Addr> {
+    let mut external: Vec<Ipv4Addr> = if config.nat.addresses.is_empty() {
+        let global = |address: &&net::Address| outside.contains(&address.ifindex) && address.scope == Scope::Universe;
+        addresses.iter().filter(global).map(|address| address.addr).collect()
+    } else {
+        config
+            .nat
+            .addresses
+            .iter()
+            .flat_map(|prefix| prefix.addresses())
+            .collect()
+    };
+    let mut seen = std::collections::HashSet::new();
+    external.retain(|address| seen.insert(*address));
+    external
+}
+
+/// An address and the broadcast addresses that come with it (RFC 1812 §5.3.5).
+fn own(address: &net::Address) -> Vec<Ipv4Addr> {
+    let mut own = vec![address.addr];
+    own.extend(address.broadcast);
+    if address.prefix_len < 31 && address.peer.is_none() {
+        let hosts = u32::MAX >> address.prefix_len;
+        own.push(Ipv4Addr::from(u32::from(address.network().addr()) | hosts));
+    }
+    own
+}
+
+fn entry(port: &Port) -> Entry {
+    Entry {
+        ifindex: port.ifindex,
+        device: port.device.index,
+        addr: port.addr.map_or(0, u32::from),
+        mtu: u16::try_from(port.device.mtu).unwrap_or(u16::MAX),
+        vlan: port.name.vlan.unwrap_or(0),
+        mac: port.device.mac.unwrap_or_default(),
+        role: port.role,
+        reserved: 0,
+    }
+}
+
+/// The new words of the address table: who stays keeps place and generation, who comes takes the place of one that goes,
+/// with a new generation, so that bindings of the old address die and static forwards move along. Returns the words and
+/// the addresses that found no place.
+pub fn place_addresses(old: &[AddressWord], wanted: &[Ipv4Addr]) -> (Vec<AddressWord>, Vec<Ipv4Addr>) {
+    let mut words: Vec<AddressWord> = old
+        .iter()
+        .map(|word| AddressWord::new(word.addr(), word.generation(), false))
+        .collect();
+    let mut homeless = Vec::new();
+    for &address in wanted {
+        match words.iter().position(|word| word.addr() == u32::from(address)) {
+            Some(place) => words[place] = AddressWord::new(address.into(), words[place].generation(), true),
+            None => homeless.push(address),
+        }
+    }
+    // Rather the place of an address that has just gone than that of one that nobody has had.
+    let left = |place: &usize| !words[*place].active();
+    let mut places: Vec<usize> = (0..words.len()).filter(left).collect();
+    places.sort_by_key(|place| !old[*place].active());
+    let mut places = places.into_iter();
+    homeless.retain(|&address| match places.next() {
+        Some(place) => {
+            let generation = words[place].generation().wrapping_add(1);
+            words[place] = AddressWord::new(address.into(), generation, true);
+            false
+        }
+        None => true,
+    });
+    (words, homeless)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+    const B: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+    const C: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 3);
+
+    fn word(addr: Ipv4Addr, generation: u16, active: bool) -> AddressWord {
+        AddressWord::new(addr.into(), generation, active)
+    }
+
+    #[test]
+    fn addresses_keep_their_places() {
+        let empty = [AddressWord(0); 2];
+        let (words, none) = place_addresses(&empty, &[A, B]);
+        assert_eq!(
+            (words.as_slice(), none.as_slice()),
+            (&[word(A, 1, true), word(B, 1, true)][..], &[][..])
+        );
+        // Another order changes nothing; one that goes takes its bindings along.
+        let (words, _) = place_addresses(&words, &[B]);
+        assert_eq!(words, [word(A, 1, false), word(B, 1, true)]);
+        // It comes back as it was; a new one takes its place with a new generation.
+        assert_eq!(place_addresses(&words, &[B, A]).0, [word(A, 1, true), word(B, 1, true)]);
+        assert_eq!(place_addresses(&words, &[C, B]).0, [word(C, 2, true), word(B, 1, true)]);
+        let (words, homeless) = place_addresses(&words, &[C, A, B]);
+        assert_eq!(
+            (words.as_slice(), homeless),
+            (&[word(A, 1, true), word(B, 1, true)][..], vec![C])
+        );
+    }
+
+    #[test]
+    fn an_address_change_reuses_the_place_of_the_old_address() {
+        let old = [AddressWord(0), word(A, 4, true)];
+        assert_eq!(place_addresses(&old, &[B]).0, [AddressWord(0), word(B, 5, true)]);
+    }
+}

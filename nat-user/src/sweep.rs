@@ -1,0 +1,469 @@
+//! Frees what has expired. For packets an expired entry is absent at once; this only makes it usable again.
+//!
+//! Every change re-checks by compare-and-swap what it was decided upon, so that a packet and the sweeper never race: who
+//! comes second finds that the word has changed and leaves it. What should not be (a port that is taken while its slot is
+//! free, a block that is in nobody's list) is put right when it is found unchanged in two passes, because for a
+//! microsecond in between two steps of a packet all of it is normal.
+
+use std::{collections::HashMap, time::Duration};
+
+use nat_common::{
+    binding,
+    config::Config as Numbers,
+    flow::{InsideKey, PROTOCOLS, Proto},
+    fragment,
+    maps::{
+        AddressWord, Block, BlockState, BlockWord, FRAGMENT_BUCKET, HostWord, KIND_DYNAMIC, PORTS, SESSION_BUCKET,
+        Slot, SlotState, SlotWord,
+    },
+    ports::{NO_HOST, block_index, block_parts, find_host, free_place, release_block, release_port, slot_parts},
+    session::{SessionWord, stale},
+    tables::Tables,
+};
+
+use crate::pool::{self, Closed};
+
+/// Sessions, fragments and hosts are looked at in every so many passes.
+const SELDOM: u64 = 10;
+
+/// What a pass found and did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Live bindings by protocol, in the order of `Proto`; forwards too.
+    pub bindings: [u64; PROTOCOLS as usize],
+    /// Ports that rest.
+    pub resting: u64,
+    /// Blocks that hosts have.
+    pub blocks_used: u64,
+    /// Blocks that are not reserved.
+    pub blocks_total: u64,
+    /// Sessions, when they were counted last.
+    pub sessions: u64,
+    /// Inside hosts, likewise.
+    pub hosts: u64,
+    /// Bindings whose time was over.
+    pub expired: u64,
+    /// Things put right that should not have been.
+    pub repaired: u64,
+    /// Processor time of the pass.
+    pub cpu: Duration,
+}
+
+/// What the log of blocks is to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockNews {
+    /// The block has an owner, and nobody has said so.
+    Unlogged {
+        /// Block number.
+        block: u32,
+    },
+    /// The block goes back to the pool.
+    Released {
+        /// Block number.
+        block: u32,
+        /// The external address that it is on.
+        address: u32,
+        /// Its owner.
+        host: u32,
+        /// Since when, in ticks.
+        since: u32,
+        /// Whether its assignment is in the log.
+        logged: bool,
+    },
+}
+
+/// What is remembered from pass to pass.
+#[derive(Debug, Default)]
+pub struct Sweeper {
+    passes: u64,
+    /// Slots and blocks that looked wrong in the last pass, with the word they had.
+    odd_slots: HashMap<u32, u64>,
+    odd_blocks: HashMap<u32, u64>,
+    /// Difference between an address's counter of free blocks and its bitmap in the last pass.
+    odd_counts: HashMap<u32, u64>,
+    /// Hosts without blocks, and since when.
+    idle_hosts: HashMap<u32, u32>,
+    sessions: u64,
+    hosts: u64,
+}
+
+impl Sweeper {
+    /// One pass over everything. `host_idle` is how long a host without blocks is remembered, `settled` how old a block is at
+    /// least before it is looked at, both in ticks; `news` is told about blocks before they can have another owner.
+    pub fn pass<T: Tables>(&mut self, t: &T, cfg: &Numbers, round: &Round, news: &mut dyn FnMut(BlockNews)) -> Stats {
+        let start = cpu_time();
+        let mut pass = Pass {
+            t,
+            cfg,
+            round,
+            stats: Stats::default(),
+            leases: vec![0; (cfg.addresses << (16 - cfg.block_shift)) as usize],
+            odd: HashMap::new(),
+        };
+        pass.slots(&self.odd_slots);
+        self.odd_slots = std::mem::take(&mut pass.odd);
+        pass.blocks(&self.odd_blocks, news);
+        self.odd_blocks = std::mem::take(&mut pass.odd);
+        self.counts(t, cfg, &mut pass.stats);
+        let mut stats = pass.stats;
+        if self.passes.is_multiple_of(SELDOM) {
+            self.sessions = sessions(t, cfg, round.now);
+            fragments(t, cfg, round.now);
+            self.hosts(t, cfg, round);
+        }
+        self.passes += 1;
+        stats.sessions = self.sessions;
+        stats.hosts = self.hosts;
+        stats.cpu = cpu_time().saturating_sub(start);
+        stats
+    }
+
+    /// Puts the counters of free blocks right, which packets only ask whether they are zero.
+    fn counts<T: Tables>(&mut self, t: &T, cfg: &Numbers, stats: &mut Stats) {
+        let mut odd = HashMap::new();
+        for place in 0..cfg.addresses {
+            let Some(address) = t.address(place) else { continue };
+            let off = pool::free_blocks(t, cfg, place).wrapping_sub(address.free_blocks.get());
+            if off == 0 {
+                continue;
+            }
+            if self.odd_counts.get(&place) == Some(&off) {
+                address.free_blocks.fetch_add(off);
+                stats.repaired += 1;
+            } else {
+                odd.insert(place, off);
+            }
+        }
+        self.odd_counts = odd;
+    }
+
+    fn hosts<T: Tables>(&mut self, t: &T, cfg: &Numbers, round: &Round) {
+        let mut idle = HashMap::new();
+        self.hosts = 0;
+        for index in 0..=cfg.host_mask {
+            let Some(host) = t.host(index) else { return };
+            let word = HostWord(host.word.get());
+            if !word.used() {
+                continue;
+            }
+            self.hosts += 1;
+            let mut blocks = 0;
+            for entry in &host.blocks {
+                let number = entry.get();
+                if number == 0 {
+                    continue;
+                }
+                let owner = t.block(number as u32 - 1).map(|block| BlockWord(block.word.get()));
+                if owner.is_some_and(|o| o.state() == BlockState::Owned && o.owner() == word.addr()) {
+                    blocks += 1;
+                } else {
+                    // A block becomes its owner's before it gets into the list, so this one is somebody else's.
+                    entry.replace(number, 0);
+                }
+            }
+            if blocks != 0 {
+                continue;
+            }
+            let since = self.idle_hosts.get(&index).copied().unwrap_or(round.now);
+            if round.now.wrapping_sub(since) < round.host_idle {
+                idle.insert(index, since);
+            } else if host.word.replace(word.0, 0) {
+                // A packet may have been about to give it a block.
+                if host.blocks.iter().any(|entry| entry.get() != 0) {
+                    host.word.replace(0, word.0);
+                } else {
+                    self.hosts -= 1;
+                }
+            }
+        }
+        self.idle_hosts = idle;
+    }
+}
+
+/// What a pass is to know. Times in ticks.
+pub struct Round<'a> {
+    /// Now.
+    pub now: u32,
+    /// Ports that are not given out.
+    pub closed: &'a Closed,
+    /// How long a host without blocks is remembered.
+    pub host_idle: u32,
+    /// How old an assignment is at least before the sweeper looks at the block.
+    pub settled: u32,
+}
+
+struct Pass<'a, T> {
+    t: &'a T,
+    cfg: &'a Numbers,
+    round: &'a Round<'a>,
+    stats: Stats,
+    /// Ports of each block that belong to its owner.
+    leases: Vec<u32>,
+    /// What looked wrong in this pass.
+    odd: HashMap<u32, u64>,
+}
+
+/// What becomes of a used port.
+enum Fate {
+    /// It is its block's owner's.
+    Lease,
+    /// A forward, or closed: it says nothing about the block.
+    Neutral,
+    /// It was freed.
+    Freed,
+}
+
+impl<T: Tables> Pass<'_, T> {
+    fn slots(&mut self, before: &HashMap<u32, u64>) {
+        for place in 0..self.cfg.addresses * PROTOCOLS * (PORTS / 64) {
+            let Some(used) = self.t.used_ports(place) else { return };
+            let mut bits = used.get();
+            while bits != 0 {
+                let index = place * 64 + bits.trailing_zeros();
+                bits &= bits - 1;
+                let Some(slot) = self.t.slot(index) else { return };
+                if let Fate::Lease = self.slot(index, slot, before) {
+                    let (address, _, port) = slot_parts(index);
+                    self.leases[block_index(address, port, self.cfg.block_shift) as usize] += 1;
+                }
+            }
+        }
+    }
+
+    fn slot(&mut self, index: u32, slot: &Slot, before: &HashMap<u32, u64>) -> Fate {
+        let (now, word) = (self.round.now, SlotWord(slot.word.get()));
+        let (_, proto, port) = slot_parts(index);
+        let closed = self.round.closed.contains(port);
+        match word.state() {
+            SlotState::Live => {
+                let over = binding::expiry(self.t, self.cfg, index, slot, word)
+                    .is_some_and(|end| now.wrapping_sub(end).cast_signed() >= 0);
+                if over && self.end(index, slot, word, proto) {
+                    self.stats.resting += 1;
+                    self.stats.expired += 1;
+                    return Fate::Lease;
+                }
+                self.stats.bindings[proto as usize] += 1;
+                if slot.kind.get() == KIND_DYNAMIC {
+                    Fate::Lease
+                } else {
+                    Fate::Neutral
+                }
+            }
+            SlotState::Resting => {
+                let age = now.wrapping_sub(word.stamp()).cast_signed();
+                if age >= 0 && age.cast_unsigned() >= self.cfg.rest && self.free(index, slot, word, closed) {
+                    return Fate::Freed;
+                }
+                self.stats.resting += 1;
+                Fate::Lease
+            }
+            SlotState::Free if closed => Fate::Neutral,
+            SlotState::Free | SlotState::Claimed => {
+                if before.get(&index) != Some(&word.0) {
+                    self.odd.insert(index, word.0);
+                } else if self.free(index, slot, word, closed) {
+                    self.stats.repaired += 1;
+                    return Fate::Freed;
+                }
+                Fate::Lease
+            }
+        }
+    }
+
+    /// Ends a binding, unless a packet has just refreshed it.
+    fn end(&self, index: u32, slot: &Slot, word: SlotWord, proto: Proto) -> bool {
+        let key = InsideKey {
+            proto,
+            inside: binding::inside_of(slot),
+        };
+        let resting = SlotWord::new(SlotState::Resting, word.generation(), self.round.now);
+        let ended = slot.word.replace(word.0, resting.0);
+        if ended {
+            binding::forget(self.t, self.cfg, &key, index);
+        }
+        ended
+    }
+
+    /// Frees a slot and its port, unless a packet has just taken it.
+    fn free(&self, index: u32, slot: &Slot, word: SlotWord, closed: bool) -> bool {
+        let free = SlotWord::new(SlotState::Free, word.generation(), 0);
+        let freed = slot.word.replace(word.0, free.0);
+        if freed && !closed {
+            release_port(self.t, index);
+        }
+        freed
+    }
+
+    fn blocks(&mut self, before: &HashMap<u32, u64>, news: &mut dyn FnMut(BlockNews)) {
+        for number in 0..self.cfg.addresses << (16 - self.cfg.block_shift) {
+            let Some(block) = self.t.block(number) else { return };
+            let word = BlockWord(block.word.get());
+            if word.state() == BlockState::Reserved {
+                continue;
+            }
+            self.stats.blocks_total += 1;
+            let age = self.round.now.wrapping_sub(block.since.get()).cast_signed();
+            let settled = age >= 0 && age.cast_unsigned() >= self.round.settled;
+            match word.state() {
+                BlockState::Owned | BlockState::Draining if !settled => self.stats.blocks_used += 1,
+                BlockState::Owned => self.owned(number, block, word, before, news),
+                BlockState::Draining => self.draining(number, block, word, news),
+                _ => self.free_block(number, word, before),
+            }
+        }
+    }
+
+    /// A block that nobody uses, or that its owner does not know of, is taken away: it drains.
+    fn owned(
+        &mut self,
+        number: u32,
+        block: &Block,
+        word: BlockWord,
+        before: &HashMap<u32, u64>,
+        news: &mut dyn FnMut(BlockNews),
+    ) {
+        self.stats.blocks_used += 1;
+        if block.logged.get() == 0 {
+            news(BlockNews::Unlogged { block: number });
+        }
+        let listed = self.list_entry(number, word.owner());
+        if self.leases[number as usize] == 0 {
+            self.drain(number, block, word);
+        } else if listed.is_none() {
+            if before.get(&number) == Some(&word.0) {
+                self.drain(number, block, word);
+                self.stats.repaired += 1;
+            } else {
+                self.odd.insert(number, word.0);
+            }
+        }
+    }
+
+    fn drain(&self, number: u32, block: &Block, word: BlockWord) {
+        let draining = BlockWord::new(BlockState::Draining, word.owner());
+        if block.word.replace(word.0, draining.0)
+            && let Some((host, place)) = self.list_entry(number, word.owner())
+            && let Some(host) = self.t.host(host)
+        {
+            host.blocks[place].replace(u64::from(number) + 1, 0);
+        }
+    }
+
+    /// A block that has been draining for a pass and is empty goes back to the pool.
+    fn draining(&mut self, number: u32, block: &Block, word: BlockWord, news: &mut dyn FnMut(BlockNews)) {
+        let (_, first) = block_parts(number, self.cfg.block_shift);
+        let empty = self.leases[number as usize] == 0 && self.only_forwards(number);
+        if !empty {
+            self.stats.blocks_used += 1;
+            return;
+        }
+        let (address, _) = block_parts(number, self.cfg.block_shift);
+        news(BlockNews::Released {
+            block: number,
+            address: self.t.address(address).map_or(0, |a| AddressWord(a.word.get()).addr()),
+            host: word.owner(),
+            since: block.since.get(),
+            logged: block.logged.get() != 0,
+        });
+        if self.round.closed.whole_block(first, self.cfg.block_shift) {
+            block.word.set(BlockWord::new(BlockState::Reserved, 0).0);
+            return;
+        }
+        block.word.set(0);
+        release_block(self.t, self.cfg, number);
+    }
+
+    /// Whether all ports in use in a block are forwards, now and not only when the ports were looked at.
+    fn only_forwards(&self, number: u32) -> bool {
+        let (address, first) = block_parts(number, self.cfg.block_shift);
+        let mut ports = u32::from(first)..u32::from(first) + self.cfg.block_size();
+        ports.all(|port| {
+            let port = port as u16;
+            Proto::ALL.into_iter().all(|proto| {
+                let index = nat_common::ports::slot_index(address, proto, port);
+                let (place, bit) = nat_common::ports::used_place(index);
+                let used = self.t.used_ports(place).is_some_and(|word| word.get() & bit != 0);
+                let forward = self.t.slot(index).is_some_and(|slot| {
+                    SlotWord(slot.word.get()).state() == SlotState::Live && slot.kind.get() != KIND_DYNAMIC
+                });
+                !used || forward || self.round.closed.contains(port)
+            })
+        })
+    }
+
+    /// A free block is in the bitmap.
+    fn free_block(&mut self, number: u32, word: BlockWord, before: &HashMap<u32, u64>) {
+        let (place, bit) = free_place(number, self.cfg.block_shift);
+        if self.t.free_blocks(place).is_none_or(|bits| bits.get() & bit != 0) {
+            return;
+        }
+        if before.get(&number) == Some(&word.0) {
+            release_block(self.t, self.cfg, number);
+            self.stats.repaired += 1;
+        } else {
+            self.odd.insert(number, word.0);
+        }
+    }
+
+    /// The record of a block's owner and the block's place in its list.
+    fn list_entry(&self, number: u32, owner: u32) -> Option<(u32, usize)> {
+        let index = find_host(self.t, self.cfg, owner);
+        if index == NO_HOST {
+            return None;
+        }
+        let host = self.t.host(index)?;
+        let place = host
+            .blocks
+            .iter()
+            .position(|entry| entry.get() == u64::from(number) + 1)?;
+        Some((index, place))
+    }
+}
+
+/// Frees sessions that have ended, with their binding or by time; returns how many there are.
+fn sessions<T: Tables>(t: &T, cfg: &Numbers, now: u32) -> u64 {
+    let mut count = 0;
+    for index in 0..(cfg.session_mask + 1) * SESSION_BUCKET {
+        let Some(session) = t.session(index) else { break };
+        let word = SessionWord(session.word.get());
+        if word.0 == 0 {
+            continue;
+        }
+        let slot = t.slot(session.slot.get());
+        let slot_word = slot.map_or(SlotWord(0), |slot| SlotWord(slot.word.get()));
+        let over = stale(t, cfg, session, word, now) || slot_word.state() != SlotState::Live;
+        if !over || !session.word.replace(word.0, 0) {
+            count += 1;
+            continue;
+        }
+        if let Some(slot) = slot
+            && word.state().established()
+            && slot_word.generation() == word.generation()
+        {
+            slot.established.add(u32::MAX);
+        }
+    }
+    count
+}
+
+fn fragments<T: Tables>(t: &T, cfg: &Numbers, now: u32) {
+    for index in 0..(cfg.fragment_mask + 1) * FRAGMENT_BUCKET {
+        let Some(entry) = t.fragment(index) else { return };
+        let word = entry.word.get();
+        if word != 0 && fragment::expired(cfg, word, now) {
+            entry.word.replace(word, 0);
+        }
+    }
+}
+
+/// Processor time of this thread.
+fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a timespec of our own; the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+#[cfg(test)]
+mod tests;
