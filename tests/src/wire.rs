@@ -17,6 +17,8 @@ pub struct RawSocket {
     fd: OwnedFd,
     what: String,
     buffer: Vec<u8>,
+    /// Only frames for this interface's own address, not what the switch floods to all ports.
+    own_only: bool,
 }
 
 /// A frame that a packet socket saw.
@@ -26,6 +28,8 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Whether the namespace sent it (otherwise it received it).
     pub outgoing: bool,
+    /// Whether it was for another host, and the switch flooded it.
+    pub foreign: bool,
     /// When it was read.
     pub at: std::time::SystemTime,
 }
@@ -38,9 +42,13 @@ impl Frame {
 }
 
 impl RawSocket {
-    /// Opens the interface of a host; sees received frames only.
+    /// Opens the interface of a host; sees only frames that are for this host.
     pub fn host(host: &Host) -> Result<Self> {
-        Self::open(host, DEV, false)
+        let socket = Self::open(host, DEV, false)?;
+        Ok(Self {
+            own_only: true,
+            ..socket
+        })
     }
 
     /// Opens an interface; sees received frames, and with `outgoing` also those that the namespace sends.
@@ -53,6 +61,7 @@ impl RawSocket {
             fd,
             what,
             buffer: vec![0; 70_000],
+            own_only: false,
         })
     }
 
@@ -161,6 +170,16 @@ impl RawSocket {
 
     /// The next frame, or `None` when the time is over.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Frame>> {
+        let end = Instant::now() + timeout;
+        loop {
+            match self.any(end.saturating_duration_since(Instant::now()))? {
+                Some(frame) if self.own_only && frame.foreign => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
+    fn any(&mut self, timeout: Duration) -> Result<Option<Frame>> {
         let mut poll = libc::pollfd {
             fd: self.fd.as_raw_fd(),
             events: libc::POLLIN,
@@ -291,6 +310,7 @@ fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<Frame>> {
         Ok(Some(Frame {
             bytes,
             outgoing,
+            foreign: from.sll_pkttype == libc::PACKET_OTHERHOST,
             at: std::time::SystemTime::now(),
         }))
     }
