@@ -23,6 +23,8 @@ pub enum Command {
     /// A lab of network namespaces to try things in by hand
     #[command(subcommand)]
     Lab(Lab),
+    /// Runs the requirement tests against sipnat and nftables, and writes docs/scorecard.md
+    Scorecard,
     /// What continuous integration runs: the same as test
     Ci,
 }

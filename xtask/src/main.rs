@@ -5,6 +5,7 @@ mod cli;
 mod demo;
 mod lab;
 mod run;
+mod scorecard;
 mod setup;
 mod test;
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         Command::Test | Command::Ci => test::run(),
         Command::Demo => demo::run(),
         Command::Lab(lab) => lab::run(&lab),
+        Command::Scorecard => scorecard::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
