@@ -1,11 +1,13 @@
 //! `cargo xtask`: everything that is done with this repository, from a bare machine to a tested NAT.
 
+mod bench;
 mod build;
 mod cli;
 mod lab;
 mod run;
 mod setup;
 mod test;
+mod verifier;
 
 use std::process::ExitCode;
 
@@ -19,6 +21,8 @@ fn main() -> ExitCode {
         Command::Build => build::run(),
         Command::Test | Command::Ci => test::run(),
         Command::Lab(lab) => lab::run(&lab),
+        Command::Bench(bench) => bench::run(&bench),
+        Command::Verifier => verifier::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
