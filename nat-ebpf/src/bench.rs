@@ -9,20 +9,20 @@ mod layout;
 mod programs {
     use aya_ebpf::{
         bindings::xdp_action::{XDP_DROP, XDP_PASS},
-        helpers::bpf_redirect,
+        helpers::{bpf_ktime_get_ns, bpf_redirect},
         macros::{map, xdp},
         maps::{Array, DevMap, PerCpuArray, ProgramArray},
         programs::XdpContext,
     };
 
-    use crate::layout::{Cursor, FRAME, OTHER, PORT, Rewrite, TRANSLATED, Traffic, UNTRANSLATED};
+    use crate::layout::{Count, Cursor, FRAME, OTHER, PORT, Rewrite, STAMP, TRANSLATED, Traffic, UNTRANSLATED};
 
     #[map]
     static TRAFFIC: Array<Traffic> = Array::with_max_entries(1, 0);
     #[map]
     static CURSOR: PerCpuArray<Cursor> = PerCpuArray::with_max_entries(1, 0);
     #[map]
-    static SINK: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
+    static SINK: PerCpuArray<Count> = PerCpuArray::with_max_entries(3, 0);
     #[map]
     static REWRITE: Array<Rewrite> = Array::with_max_entries(1, 0);
     #[map]
@@ -63,7 +63,7 @@ mod programs {
     fn bench_sink(ctx: XdpContext) -> u32 {
         if let Some(count) = SINK.get_ptr_mut(kind_of(&ctx)) {
             // SAFETY: a per-CPU element, and the program is not interrupted by itself.
-            unsafe { *count += 1 }
+            unsafe { tally(&mut *count) }
         }
         XDP_DROP
     }
@@ -127,6 +127,21 @@ mod programs {
         } else {
             in_turn
         }
+    }
+
+    #[inline(always)]
+    fn tally(count: &mut Count) {
+        if count.packets & (STAMP - 1) == 0 {
+            // SAFETY: the helper takes nothing.
+            let now = unsafe { bpf_ktime_get_ns() };
+            if count.packets == 0 {
+                count.first = now;
+            } else {
+                count.last = now;
+                count.between = count.packets;
+            }
+        }
+        count.packets += 1;
     }
 
     #[inline(always)]

@@ -1,5 +1,7 @@
 //! Sweeping: what it costs the daemon, and what packets notice of it.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -50,14 +52,13 @@ pub fn measure(stand: &mut Stand, bindings: u32, plan: &Plan) -> Result<Measured
                 .nat()?
                 .daemon()
                 .signal(if stopped { libc::SIGSTOP } else { libc::SIGCONT })?;
-            stand.random(bindings, plan.time / 5, plan.cpu)?;
-            let before = cpu_ns(pid)?;
+            let (before, start) = (cpu_ns(pid)?, Instant::now());
             let sample = stand.random(bindings, plan.time, plan.cpu)?;
             if stopped {
-                measured.without.push(sample.pps());
+                measured.without.push(sample.pps);
             } else {
-                measured.with.push(sample.pps());
-                share.push((cpu_ns(pid)? - before) as f64 / sample.time.as_nanos() as f64 * 100.0);
+                measured.with.push(sample.pps);
+                share.push((cpu_ns(pid)? - before) as f64 / start.elapsed().as_nanos() as f64 * 100.0);
             }
         }
     }

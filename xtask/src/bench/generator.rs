@@ -21,11 +21,14 @@ unsafe impl Pod for Cursor {}
 /// Source of the first flow. RFC 1918 space that no interface of the lab has.
 pub const FIRST_SOURCE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 0);
 /// Flows of one source address.
-pub const FLOWS_PER_HOST: u32 = 1024;
+#[cfg(test)]
+const FLOWS_PER_HOST: u32 = 1024;
 /// First destination (RFC 2544's benchmark space).
 pub const FIRST_DESTINATION: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 /// Source port of the first flow of each host. Multiple of 1024, so flows of one host have both parities equally.
 const FIRST_PORT: u16 = 10240;
+/// What the packets carry.
+pub const PAYLOAD: [u8; FRAME - 42] = [0x5a; FRAME - 42];
 /// Frames that the kernel takes through the generator before it flushes the veth. Its NAPI budget.
 const BATCH: u32 = 64;
 
@@ -77,7 +80,8 @@ impl Generator {
             .context("no generator")?
             .try_into()?;
         let attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
-        let frame = [0; FRAME];
+        // The kernel fills the pages with this once; the generator overwrites all of it but the payload.
+        let frame = self.template.build();
         let options = TestRunOptions {
             data_in: Some(&frame),
             repeat: packets,
@@ -108,9 +112,7 @@ pub fn template(source: Mac, destination: Mac) -> Packet {
         format!("{FIRST_SOURCE}:{FIRST_PORT}"),
         format!("{FIRST_DESTINATION}:{PORT}"),
     );
-    Packet::udp(&*from, &*to, &[0x5a; FRAME - 42])
-        .df()
-        .macs(source, destination)
+    Packet::udp(&*from, &*to, &PAYLOAD).df().macs(source, destination)
 }
 
 /// The generator's orders for frames like this one, which has the first flow's endpoints.

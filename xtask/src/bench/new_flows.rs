@@ -20,7 +20,7 @@ pub fn measure(routers: &[Router], flows: u32, plan: &Plan) -> Result<Vec<(Route
         for (router, flows, series) in &mut results {
             let mut stand = Stand::new(*router, ADDRESSES)?;
             *flows = (*flows).min(stand.capacity);
-            series.push(stand.open(*flows, plan.cpu)?.pps());
+            series.push(stand.open(*flows, plan.cpu)?.pps);
         }
     }
     Ok(results)

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
-use crate::run::{cargo, root, step};
+use crate::run::root;
+#[cfg(any(test, not(feature = "bench")))]
+use crate::run::{cargo, step};
 
 /// Builds it, as nat-user's build script builds sipnat's.
+#[cfg(any(test, not(feature = "bench")))]
 pub fn build() -> Result<()> {
     #[rustfmt::skip]
     let args = [

@@ -47,10 +47,8 @@ pub fn measure(stands: &mut [Stand], flows: u32, plan: &Plan) -> Result<Vec<Meas
     }
     for _ in 0..plan.rounds {
         for (stand, result) in stands.iter_mut().zip(&mut results) {
-            // The caches are full of what the others left.
-            stand.random(result.flows, plan.time / 5, plan.cpu)?;
             let sample = stand.random(result.flows, plan.time, plan.cpu)?;
-            result.pps.push(sample.pps());
+            result.pps.push(sample.pps);
             result
                 .lost
                 .push(100.0 * (1.0 - sample.received as f64 / sample.sent as f64));

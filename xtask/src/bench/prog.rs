@@ -12,7 +12,7 @@ use tests::ns::Namespace;
 use tests::packet::Packet;
 
 use super::figures::Series;
-use super::generator::{self, Order, ifindex};
+use super::generator::{self, Order, PAYLOAD, ifindex};
 use super::layout::{FRAME, Traffic};
 use super::report::Table;
 use super::stand::{Router, Stand};
@@ -91,7 +91,7 @@ pub fn measure(stand: &mut Stand, flows: &[u32], cpu: usize, repeat: u32) -> Res
     let remote = stand.outside_host();
     let answer = |port: u16| {
         let to = std::net::SocketAddrV4::new(*to.ip(), port);
-        Packet::udp(from, to, &[0x5a; FRAME - 42])
+        Packet::udp(from, to, &PAYLOAD)
             .df()
             .macs(remote.mac, remote.gateway_mac)
             .build()
@@ -200,7 +200,7 @@ impl Bench {
 
     fn once(&self, ingress: u32, out: &mut [u8]) -> Result<(u32, usize)> {
         let (program, context) = (self.program("bench_restore")?, context(ingress));
-        let frame = [0; FRAME];
+        let frame = frame();
         let options = TestRunOptions {
             data_in: Some(&frame),
             data_out: Some(out),
@@ -222,7 +222,7 @@ impl Bench {
         self.router.enter(|| -> Result<()> {
             machine::pin(self.cpu)?;
             for round in 0..=ROUNDS {
-                let frame = [0; FRAME];
+                let frame = frame();
                 let options = TestRunOptions {
                     data_in: Some(&frame),
                     ctx_in: Some(&context),
@@ -243,6 +243,13 @@ impl Bench {
             ns,
         })
     }
+}
+
+/// What the restoring program writes its headers into.
+fn frame() -> [u8; FRAME] {
+    let mut frame = [0; FRAME];
+    frame[42..].copy_from_slice(&PAYLOAD);
+    frame
 }
 
 /// `struct xdp_md` of a frame that came in on this interface.
