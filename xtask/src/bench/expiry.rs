@@ -29,9 +29,9 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Whether the difference of the medians is within the spread of the rounds without the daemon.
+    /// Whether sweeping slows packets down by no more than the rounds without it differ among themselves.
     pub fn within_spread(&self) -> bool {
-        (self.with.median() - self.without.median()).abs() <= self.without.max() - self.without.min()
+        self.without.median() - self.with.median() <= self.without.max() - self.without.min()
     }
 }
 

@@ -253,7 +253,7 @@ impl Bench {
 
 /// Says so if nftables could not have as many flows as the others.
 fn million_text(results: &[pps::Measured]) -> String {
-    let text = "As above, with sixteen external addresses.";
+    let text = "As above, with sixteen external addresses, to which nftables translates by `snat to` their range.";
     match results.iter().find(|result| result.flows < result.wanted) {
         Some(result) => format!(
             "{text} This machine's nf_conntrack_max, which is one for all namespaces and which the bench leaves alone, allows \

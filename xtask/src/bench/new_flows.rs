@@ -30,7 +30,7 @@ pub fn measure(routers: &[Router], flows: u32, plan: &Plan) -> Result<Vec<(Route
 pub fn table(results: &[(Router, u32, Series)]) -> Table {
     let text = format!(
         "One packet of each flow, into a router without any; counted are the packets that arrive. {ADDRESSES} external \
-         addresses for both."
+         addresses for both (`snat to` their range in nftables)."
     );
     let mut table = Table::new(
         "New flows per second",

@@ -53,7 +53,7 @@ pub fn measure(stand: &mut Stand, flows: &[u32], cpu: usize, repeat: u32) -> Res
         memory::program_on(&router, "out0")?,
     );
     let (in0, out0) = (ifindex(&router, "in0")?, ifindex(&router, "out0")?);
-    let mut bench = Bench::new(router, cpu, repeat)?;
+    let mut bench = Bench::new(stand, cpu, repeat)?;
     let host = stand.inside_host();
     let template = generator::template(host.mac, host.gateway_mac);
     let foreign = |ethertype: u16| {
@@ -130,14 +130,15 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(router: Namespace, cpu: usize, repeat: u32) -> Result<Self> {
+    fn new(stand: &Stand, cpu: usize, repeat: u32) -> Result<Self> {
         let mut ebpf = object::open()?;
+        stand.aim_bare(&mut ebpf)?;
         for name in ["bench_restore", "bench_empty", "bench_bare"] {
             object::load(&mut ebpf, name)?;
         }
         Ok(Self {
             ebpf,
-            router,
+            router: stand.router_namespace().clone(),
             cpu,
             repeat,
         })
@@ -258,4 +259,35 @@ fn context(ingress: u32) -> Vec<u8> {
         .iter()
         .flat_map(|word| word.to_ne_bytes())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::tests::checksum::verify_checksums;
+    use ::tests::lab::EXTERNAL;
+
+    /// As root in CI: the limit that everything is compared with translates correctly.
+    #[test]
+    fn the_bare_redirect_translates() {
+        object::build().unwrap();
+        let stand = Stand::new(Router::Bare, 1).unwrap();
+        let mut bench = Bench::new(&stand, machine::last_cpu().unwrap(), 1000).unwrap();
+        let (inside, outside) = (stand.inside_host(), stand.outside_host());
+        let sent = generator::template(inside.mac, inside.gateway_mac);
+        let ingress = ifindex(stand.router_namespace(), "in0").unwrap();
+        let bare = bench.fd_of("bench_bare").unwrap();
+        let got = bench.translate(&bare, sent.build(), ingress).unwrap();
+        let mut expected = sent.ttl(sent_ttl() - 1).macs(outside.gateway_mac, outside.mac);
+        expected.ip.src = EXTERNAL;
+        assert_eq!(got, expected);
+        verify_checksums(&got.build()).unwrap();
+        let measured = bench.through(&bare, "bare", expected.build(), 1, ingress).unwrap();
+        assert_eq!(measured.action, 4);
+        assert!(measured.ns.median() > 0.0);
+    }
+
+    fn sent_ttl() -> u8 {
+        generator::template([0; 6], [0; 6]).ip.ttl
+    }
 }

@@ -127,6 +127,11 @@ impl Stand {
         self.nat.as_mut().context("this stand has no NAT")
     }
 
+    /// Tells `bench_bare` of another opened object the way out of this router.
+    pub fn aim_bare(&self, ebpf: &mut Ebpf) -> Result<()> {
+        aim_bare(ebpf, &self.lab)
+    }
+
     /// The router's namespace.
     pub fn router_namespace(&self) -> &Namespace {
         &self.lab.router
@@ -256,6 +261,14 @@ fn attach(ebpf: &mut Ebpf, name: &str, ns: &Namespace, dev: &str) -> Result<()> 
 
 fn attach_bare(lab: &Lab) -> Result<Ebpf> {
     let mut ebpf = object::open()?;
+    aim_bare(&mut ebpf, lab)?;
+    // Redirected frames leave through out0 whether or not it has a program; its peer, the sink, polls.
+    attach(&mut ebpf, "bench_bare", &lab.router, "in0")?;
+    Ok(ebpf)
+}
+
+/// Tells the bare redirect its one address and next hop.
+fn aim_bare(ebpf: &mut Ebpf, lab: &Lab) -> Result<()> {
     let out = ifindex(&lab.router, "out0")?;
     let host = lab.o(1);
     let mut macs = [0; 12];
@@ -273,9 +286,7 @@ fn attach_bare(lab: &Lab) -> Result<Ebpf> {
     let mut map: DevMap<_> = ebpf.map_mut("WAY_OUT").context("no WAY_OUT")?.try_into()?;
     // The kernel looks the index up in the namespace of whoever writes it.
     lab.router.enter(|| map.set(0, out, None, 0))?;
-    attach(&mut ebpf, "bench_bare", &lab.router, "in0")?;
-    // Redirected frames leave through out0 whether or not it has a program; its peer, the sink, polls.
-    Ok(ebpf)
+    Ok(())
 }
 
 /// The ruleset of the nftables router, with a stateful forward filter as on any home router.
