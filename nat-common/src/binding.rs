@@ -1,7 +1,7 @@
 //! Bindings: the index from inside endpoints to slots, their lifetime, making and ending them.
 
 use crate::config::{Config, FOREVER};
-use crate::counters::Reason;
+use crate::counters::{REFUSED, Reason, refused};
 use crate::flow::{Endpoint, InsideKey, Proto};
 use crate::hash::{mix, second};
 use crate::maps::{AddressWord, BUCKET, Bucket, KIND_DYNAMIC, LOCKS, Slot, SlotState, SlotWord};
@@ -106,16 +106,29 @@ pub fn refresh(cfg: &Config, slot: &Slot, word: SlotWord, now: u32) {
 /// The slot that `key` is bound to.
 #[inline(always)]
 pub fn find<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> Option<u32> {
+    let slot = t.find_binding(cfg, key, now);
+    (slot != 0).then_some(slot)
+}
+
+/// The slot that `key` is bound to, 0 for none: it would be TCP port 0.
+#[inline(always)]
+pub fn find_here<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> u32 {
     let place = Place::of(cfg, key);
-    let first = t.bucket(place.buckets[0])?;
-    if let Some(slot) = find_in(t, cfg, first, &place, key, now) {
-        return Some(slot);
+    let Some(first) = t.bucket(place.buckets[0]) else {
+        return 0;
+    };
+    let slot = find_in(t, cfg, first, &place, key, now);
+    if slot != 0 {
+        return slot;
     }
-    find_in(t, cfg, t.bucket(place.buckets[1])?, &place, key, now)
+    let Some(other) = t.bucket(place.buckets[1]) else {
+        return 0;
+    };
+    find_in(t, cfg, other, &place, key, now)
 }
 
 #[inline(always)]
-fn find_in<T: Tables>(t: &T, cfg: &Config, bucket: &Bucket, place: &Place, key: &InsideKey, now: u32) -> Option<u32> {
+fn find_in<T: Tables>(t: &T, cfg: &Config, bucket: &Bucket, place: &Place, key: &InsideKey, now: u32) -> u32 {
     let mut i = 0;
     while i < BUCKET {
         let entry = bucket.0[i].get();
@@ -125,12 +138,12 @@ fn find_in<T: Tables>(t: &T, cfg: &Config, bucket: &Bucket, place: &Place, key: 
         }
         let index = (entry & SLOT_MASK) as u32;
         if owns(t, cfg, index, key, now) {
-            return Some(index);
+            return index;
         }
         // Left behind by a binding that has ended.
         bucket.0[i - 1].replace(entry, 0);
     }
-    None
+    0
 }
 
 /// Whether slot `index` is a live binding of `key`.
@@ -198,7 +211,7 @@ fn insert_locked(first: &Bucket, other: &Bucket, tag: u64, entry: u64) -> Insert
 }
 
 /// Puts `key` → `index` into the index.
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(never))]
 pub fn insert<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, index: u32) -> Inserted {
     let place = Place::of(cfg, key);
     let (Some(first), Some(other)) = (t.bucket(place.buckets[0]), t.bucket(place.buckets[1])) else {
@@ -211,7 +224,7 @@ pub fn insert<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, index: u32) -> In
 }
 
 /// Takes `key` → `index` out of the index.
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(never))]
 pub fn forget<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, index: u32) {
     let place = Place::of(cfg, key);
     let entry = place.entry(index);
@@ -231,16 +244,16 @@ pub fn forget<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, index: u32) {
 }
 
 /// Makes a binding for `key`, or finds the one that another CPU just made. The inbound entry is claimed first, then the
-/// outbound one; if that fails the port goes back. Returns the slot, or 0 and the reason.
+/// outbound one; if that fails the port goes back. Returns the slot, or `REFUSED` and the reason.
 #[inline(always)]
-pub fn create<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32, reason: &mut Reason) -> u32 {
-    let index = allocate(t, cfg, key, now, reason);
-    if index == 0 {
-        return 0;
+pub fn create<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> u32 {
+    let index = allocate(t, cfg, key, now);
+    if index & REFUSED != 0 {
+        return index;
     }
     let (address, _, _) = slot_parts(index);
     let (Some(slot), Some(address)) = (t.slot(index), t.address(address)) else {
-        return 0;
+        return refused(Reason::NoAddress);
     };
     let address = AddressWord(address.word.get());
     let generation = SlotWord(slot.word.get()).generation().wrapping_add(1);
@@ -276,14 +289,12 @@ pub fn create<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32, reason:
             }
             Inserted::Full => {
                 unmake(t, index, slot, generation);
-                *reason = Reason::IndexFull;
-                return 0;
+                return refused(Reason::IndexFull);
             }
         }
     }
     unmake(t, index, slot, generation);
-    *reason = Reason::Contended;
-    0
+    refused(Reason::Contended)
 }
 
 /// Gives a slot back that nobody has seen yet.

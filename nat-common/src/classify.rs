@@ -1,8 +1,8 @@
 //! Stage 2: whose is this destination? The answer is cached per CPU, because the routing table is dear.
 
-use crate::config::{Config, State};
+use crate::config::Config;
 use crate::flow::Side;
-use crate::maps::{Destination, ROLE_INSIDE, ROLE_OUTSIDE, egress_key};
+use crate::maps::{Destination, ROLE_INSIDE, ROLE_OUTSIDE, egress_key, ingress_key};
 use crate::tables::{RouteKind, Tables};
 
 /// What a destination is.
@@ -84,8 +84,10 @@ impl Way {
 /// A question.
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
-    /// [`crate::maps::ingress_key`] of the interface the packet came in on.
-    pub ingress: u64,
+    /// The device that the packet came in on.
+    pub device: u32,
+    /// Its VLAN, 0 for none.
+    pub vlan: u16,
     /// Source of the packet.
     pub source: u32,
     /// Destination.
@@ -94,23 +96,24 @@ pub struct Query {
     pub tos: u8,
     /// Time in ticks.
     pub now: u32,
+    /// [`crate::config::State::route_generation`].
+    pub generation: u32,
 }
 
 /// Answers from the cache or from the tables; false if there is no cache at all.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-pub fn destination<T: Tables>(t: &T, cfg: &Config, state: &State, query: &Query, way: &mut Way) -> bool {
-    let spread = (query.addr ^ (query.ingress as u32).rotate_left(13)).wrapping_mul(0x9e37_79b1);
+pub fn destination<T: Tables>(t: &T, cfg: &Config, query: &Query, way: &mut Way) -> bool {
+    let spread = (query.addr ^ query.device.rotate_left(13)).wrapping_mul(0x9e37_79b1);
     let Some(entry) = t.destination((spread >> 15) & cfg.destination_mask) else {
         return false;
     };
-    let generation = state.route_generation;
     if entry.addr.get() != query.addr
-        || entry.ingress.get() != query.ingress
-        || entry.generation.get() != generation
+        || entry.ingress.get() != ingress_key(query.device, query.vlan)
+        || entry.generation.get() != query.generation
         || query.now.wrapping_sub(entry.filled.get()) > cfg.route_age
         || entry.class.get() == 0
     {
-        fill(t, entry, query, generation);
+        fill(t, entry, query);
     }
     let mac = entry.mac.get().to_le_bytes();
     let class = entry.class.get();
@@ -126,10 +129,10 @@ pub fn destination<T: Tables>(t: &T, cfg: &Config, state: &State, query: &Query,
 
 /// Asks the tables and fills a cache entry.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn fill<T: Tables>(t: &T, entry: &Destination, query: &Query, generation: u32) {
+fn fill<T: Tables>(t: &T, entry: &Destination, query: &Query) {
     entry.addr.set(query.addr);
-    entry.ingress.set(query.ingress);
-    entry.generation.set(generation);
+    entry.ingress.set(ingress_key(query.device, query.vlan));
+    entry.generation.set(query.generation);
     entry.filled.set(query.now);
     entry.mac.set(0);
     entry.mtu.set(0);
@@ -140,7 +143,10 @@ fn fill<T: Tables>(t: &T, entry: &Destination, query: &Query, generation: u32) {
 /// The class; the rest goes into the entry.
 #[inline(always)]
 fn decide<T: Tables>(t: &T, entry: &Destination, query: &Query) -> u8 {
-    let Some(ingress) = t.interface_of(query.ingress).and_then(|i| t.interface(i)) else {
+    let Some(ingress) = t
+        .interface_of(ingress_key(query.device, query.vlan))
+        .and_then(|i| t.interface(i))
+    else {
         return Class::Foreign as u8;
     };
     if let Some(index) = t.external(query.addr) {

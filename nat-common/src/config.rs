@@ -30,11 +30,6 @@ pub const FLAG_POLICY_DENY: u32 = 16;
 /// Inside hosts are limited to the prefixes in the map `PREFIXES`.
 pub const FLAG_INSIDE_PREFIXES: u32 = 32;
 
-/// MSS clamping is off.
-pub const MSS_OFF: u32 = 0;
-/// MSS clamping to the MTU of the way out, less 40 (RFC 879).
-pub const MSS_AUTO: u32 = 1;
-
 /// One version of the configuration. There are two in the map; [`State::active`] says which one is in force, so that a
 /// change takes effect at once and as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,7 +73,7 @@ pub struct Config {
     pub fragment: u32,
     /// `FLAG_*`.
     pub flags: u32,
-    /// `MSS_OFF`, `MSS_AUTO` or the largest MSS in bytes.
+    /// Largest MSS in bytes that a SYN may offer (RFC 9293 §3.7.1), 0 for any.
     pub mss: u32,
     /// First rule in the policy map.
     pub policy_first: u32,

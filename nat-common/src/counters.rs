@@ -152,6 +152,42 @@ reasons! {
     FragmentOrphan => Punt, "fragment_orphan";
 }
 
+/// Set in the result of a function that returns a number: its other bits are a [`Reason`]. (Half of a returned
+/// `Result<u32, Reason>` is undefined, and the verifier objects to what happens to be in it.)
+pub const REFUSED: u32 = 1 << 31;
+
+/// The number that says `reason`.
+#[inline(always)]
+pub fn refused(reason: Reason) -> u32 {
+    REFUSED | reason as u32
+}
+
+/// The reason in a number with `REFUSED` set: one of those that making a binding or a session can have.
+#[inline(always)]
+pub fn refusal(number: u32) -> Reason {
+    const CAN_BE: [Reason; 10] = [
+        Reason::NoAddress,
+        Reason::IndexFull,
+        Reason::Contended,
+        Reason::SessionsFull,
+        Reason::HostsFull,
+        Reason::Filtered,
+        Reason::NoSession,
+        Reason::Quota,
+        Reason::Exhausted,
+        Reason::Policy,
+    ];
+    let mut found = Reason::Contended;
+    let mut i = 0;
+    while i < CAN_BE.len() {
+        if number == refused(CAN_BE[i]) {
+            found = CAN_BE[i];
+        }
+        i += 1;
+    }
+    found
+}
+
 /// How many reasons there are.
 pub const REASONS: usize = Reason::ALL.len();
 /// Size of the counter map: reasons for each side.
@@ -160,6 +196,19 @@ pub const COUNTERS: u32 = REASONS as u32 * 2;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_come_back() {
+        for reason in [
+            Reason::Quota,
+            Reason::Exhausted,
+            Reason::Policy,
+            Reason::Filtered,
+            Reason::SessionsFull,
+        ] {
+            assert_eq!(refusal(refused(reason)), reason);
+        }
+    }
 
     #[test]
     fn names_are_unique() {

@@ -59,6 +59,7 @@ impl Proto {
 
 /// An IPv4 address as a number (host order) and a port or ICMP identifier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
 pub struct Endpoint {
     /// Address, host order.
     pub addr: u32,
@@ -86,6 +87,7 @@ pub enum Side {
 
 /// An inside endpoint of one protocol: the key of a mapping (RFC 4787 REQ-1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
 pub struct InsideKey {
     /// Protocol.
     pub proto: Proto,

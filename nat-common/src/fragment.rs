@@ -150,15 +150,23 @@ fn claim<T: Tables>(t: &T, cfg: &Config, datagram: &Datagram, now: u32) -> Optio
     None
 }
 
-/// What the first piece said, if it has come; this piece is remembered as seen.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-pub fn follow<T: Tables>(t: &T, cfg: &Config, h: &Headers, datagram: &Datagram, now: u32) -> Result<Fate, Reason> {
+/// What the first piece of the datagram with this entry said.
+#[inline(always)]
+pub fn fate<T: Tables>(t: &T, index: u32) -> Option<Fate> {
+    Some(fate_of(t.fragment(index)?))
+}
+
+/// Whether a piece has a sound length and place (RFC 791 §3.2).
+#[inline(always)]
+pub fn sound(h: &Headers) -> Result<(), Reason> {
+    Piece::of(h).map(|_| ())
+}
+
+/// Remembers that a piece has been seen.
+#[inline(always)]
+pub fn seen<T: Tables>(t: &T, h: &Headers, index: u32, now: u32) -> Result<(), Reason> {
     let piece = Piece::of(h)?;
-    let index = find(t, cfg, datagram, now).ok_or(Reason::FragmentOrphan)?;
-    let entry = t.fragment(index).ok_or(Reason::FragmentOrphan)?;
-    let fate = fate_of(entry);
-    mark(entry, &piece, now)?;
-    Ok(fate)
+    mark(t.fragment(index).ok_or(Reason::FragmentOrphan)?, &piece, now)
 }
 
 #[inline(always)]
@@ -243,11 +251,12 @@ fn mark_locked(entry: &Fragment, piece: &Piece) -> Result<bool, Reason> {
     while i < FRAGMENT_RANGES as u32 {
         let range = get(entry, i);
         let (a, b) = (range & 0xffff, range >> 16);
-        let used = less(a, 0xffff);
-        bad |= less(piece.start, b) & less(a, piece.end) | used & less(farthest, b);
+        // The highest bit is set in UNUSED only.
+        let unused = range >> 31;
+        bad |= less(piece.start, b) & less(a, piece.end) | (unused ^ 1) & less(farthest, b);
         left |= same(b, piece.start) << i;
         right |= same(a, piece.end) << i;
-        free |= (used ^ 1) << i;
+        free |= unused << i;
         i += 1;
     }
     if bad != 0 {

@@ -1,7 +1,7 @@
 //! ICMP errors and the packets they quote (RFC 5508 §4, RFC 4787 REQ-12), and the errors that the router itself says.
 
 use crate::binding;
-use crate::checksum::{Delta, fold};
+use crate::checksum::Delta;
 use crate::config::Config;
 use crate::counters::Reason;
 use crate::flow::{Endpoint, InsideKey, Proto, Side};
@@ -36,11 +36,11 @@ pub fn is_error(kind: u8) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quote {
     /// Offset of its IP header in the frame.
-    pub l3: usize,
+    pub l3: u16,
     /// Offset of its transport header.
-    pub l4: usize,
+    pub l4: u16,
     /// Bytes of the transport header and after that are quoted; at least 8.
-    pub len: usize,
+    pub len: u16,
     /// Protocol.
     pub proto: Proto,
     /// Source; for ICMP the port is the query identifier.
@@ -70,8 +70,21 @@ pub struct Translated {
     pub quote_source: Endpoint,
     /// Its destination after translation.
     pub quote_destination: Endpoint,
-    /// The outer packet.
-    pub outer: Rewrite,
+    /// Source of the error after translation.
+    pub source: u32,
+    /// Destination of the error after translation.
+    pub destination: u32,
+}
+
+impl Translated {
+    /// Nothing known yet.
+    pub const EMPTY: Translated = Translated {
+        quote: Quote::EMPTY,
+        quote_source: Endpoint::new(0, 0),
+        quote_destination: Endpoint::new(0, 0),
+        source: 0,
+        destination: 0,
+    };
 }
 
 /// Reads the quoted packet. The checksums of the error and of the quoted IP header must be right (RFC 5508 REQ-3).
@@ -83,16 +96,16 @@ pub fn read_quote<P: Packet>(p: &mut P, h: &Headers, quote: &mut Quote) -> Resul
     if h.is_fragment() || len < 8 + 20 + 8 {
         return Err(Reason::Truncated);
     }
-    if len > LARGEST || sum(p, h.l4, len, LARGEST) != 0xffff {
+    if len > LARGEST || p.sum(usize::from(h.l4), len) != 0xffff {
         return Err(Reason::IcmpChecksum);
     }
-    let l3 = h.l4 + 8;
+    let l3 = usize::from(h.l4) + 8;
     let ip = *p.at::<Ipv4Hdr>(l3).ok_or(Reason::Truncated)?;
     let header_len = (ip.vihl & 0xf) as usize * 4;
     if ip.vihl >> 4 != 4 || header_len < 20 || len < 8 + header_len + 8 {
         return Err(Reason::Truncated);
     }
-    if sum(p, l3, header_len, 60) != 0xffff {
+    if p.sum(l3, header_len) != 0xffff {
         return Err(Reason::IcmpChecksum);
     }
     let proto = Proto::from_ip(ip.proto).ok_or(Reason::IcmpUnmatched)?;
@@ -116,42 +129,14 @@ pub fn read_quote<P: Packet>(p: &mut P, h: &Headers, quote: &mut Quote) -> Resul
         ],
     };
     *quote = Quote {
-        l3,
-        l4,
-        len: len - 8 - header_len,
+        l3: l3 as u16,
+        l4: l4 as u16,
+        len: (len - 8 - header_len) as u16,
         proto,
         source: Endpoint::new(u32::from_be_bytes(ip.src_addr), ports[0]),
         destination: Endpoint::new(u32::from_be_bytes(ip.dst_addr), ports[1]),
     };
     Ok(())
-}
-
-/// The folded sum of `len` bytes at `start`, 0 if they are not all there. The kernel verifies it once for each caller, so it
-/// is a function of its own and reads four bytes at a time.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn sum<P: Packet>(p: &mut P, start: usize, len: usize, most: usize) -> u16 {
-    let mut sum = 0u64;
-    let mut i = 0;
-    while i < most && i + 4 <= len {
-        let Some(part) = p.at::<[u8; 4]>(start + i) else {
-            return 0;
-        };
-        sum += u64::from(u32::from_be_bytes(*part));
-        i += 4;
-    }
-    let rest = len.wrapping_sub(i);
-    if rest & 2 != 0 {
-        let Some(part) = p.at::<[u8; 2]>(start + i) else {
-            return 0;
-        };
-        sum += u64::from(u16::from_be_bytes(*part));
-        i += 2;
-    }
-    if rest & 1 != 0 {
-        let Some(part) = p.at::<u8>(start + i) else { return 0 };
-        sum += u64::from(*part) << 8;
-    }
-    fold(sum)
 }
 
 /// Finds what an error speaks of. `external` is the index of the external address that the error is sent to, if it is.
@@ -163,16 +148,19 @@ pub fn translate<T: Tables>(
     t: &T,
     cfg: &Config,
     h: &Headers,
-    quote: &Quote,
     way: &(Side, Option<u32>, u32),
-) -> Result<Translated, Reason> {
+    result: &mut Translated,
+) -> Result<(), Reason> {
     let (side, external, now) = *way;
-    let mut result = Translated {
-        quote: *quote,
-        quote_source: quote.source,
-        quote_destination: quote.destination,
-        outer: Rewrite::none(h),
-    };
+    let quote = result.quote;
+    result.quote_source = quote.source;
+    result.quote_destination = quote.destination;
+    result.source = h.source.addr;
+    result.destination = h.destination.addr;
+    if quote.source.addr != h.destination.addr {
+        // An error goes to the sender of what it quotes, and to nobody else.
+        return Err(Reason::IcmpUnmatched);
+    }
     if side == Side::Inside {
         let key = InsideKey {
             proto: quote.proto,
@@ -182,25 +170,22 @@ pub fn translate<T: Tables>(
         check(t, cfg, index, quote.destination, &(quote.proto, quote.source, now))?;
         let outside = binding::external_of(t, index).ok_or(Reason::NoAddress)?;
         result.quote_destination = outside;
-        result.outer.source.addr = outside.addr;
+        result.source = outside.addr;
     }
     if let Some(address) = external {
-        if quote.source.addr != h.destination.addr {
-            return Err(Reason::IcmpUnmatched);
-        }
         let index = slot_index(address, quote.proto, quote.source.port);
         let slot = t.slot(index).ok_or(Reason::Unbound)?;
         binding::live(t, cfg, index, slot, now).ok_or(Reason::Unbound)?;
         let inside = binding::inside_of(slot);
         check(t, cfg, index, inside, &(quote.proto, result.quote_destination, now))?;
         result.quote_source = inside;
-        result.outer.destination.addr = inside.addr;
+        result.destination = inside.addr;
     }
-    Ok(result)
+    Ok(())
 }
 
 /// An error must speak of a flow that there is.
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(never))]
 fn check<T: Tables>(
     t: &T,
     cfg: &Config,
@@ -238,7 +223,7 @@ pub fn apply<P: Packet>(p: &mut P, h: &Headers, tr: &Translated) -> Result<(), R
     let addresses = Delta::new()
         .long(q.source.addr, tr.quote_source.addr)
         .long(q.destination.addr, tr.quote_destination.addr);
-    let ip = p.at::<Ipv4Hdr>(q.l3).ok_or(Reason::Rewrite)?;
+    let ip = p.at::<Ipv4Hdr>(usize::from(q.l3)).ok_or(Reason::Rewrite)?;
     let old_check = u16::from_be_bytes(ip.check);
     let new_check = addresses.apply(old_check);
     ip.src_addr = tr.quote_source.addr.to_be_bytes();
@@ -251,7 +236,7 @@ pub fn apply<P: Packet>(p: &mut P, h: &Headers, tr: &Translated) -> Result<(), R
         } else {
             tr.quote_destination.port
         };
-        let icmp = p.at::<Icmpv4Hdr>(q.l4).ok_or(Reason::Rewrite)?;
+        let icmp = p.at::<Icmpv4Hdr>(usize::from(q.l4)).ok_or(Reason::Rewrite)?;
         let old_id = u16::from_be_bytes([icmp.data[0], icmp.data[1]]);
         let old = u16::from_be_bytes(icmp.check);
         let new = Delta::new().word(old_id, id).apply(old);
@@ -264,27 +249,33 @@ pub fn apply<P: Packet>(p: &mut P, h: &Headers, tr: &Translated) -> Result<(), R
         let ports = Delta::new()
             .word(q.source.port, tr.quote_source.port)
             .word(q.destination.port, tr.quote_destination.port);
-        let start = p.at::<[u8; 4]>(q.l4).ok_or(Reason::Rewrite)?;
+        let start = p.at::<[u8; 4]>(usize::from(q.l4)).ok_or(Reason::Rewrite)?;
         let [a, b] = tr.quote_source.port.to_be_bytes();
         let [c, d] = tr.quote_destination.port.to_be_bytes();
         *start = [a, b, c, d];
         all = all.join(ports);
         let covered = addresses.join(ports);
         if q.proto == Proto::Udp {
-            let check = p.at::<[u8; 2]>(q.l4 + 6).ok_or(Reason::Rewrite)?;
+            let check = p.at::<[u8; 2]>(usize::from(q.l4) + 6).ok_or(Reason::Rewrite)?;
             let old = u16::from_be_bytes(*check);
             let new = covered.apply_udp(old);
             *check = new.to_be_bytes();
             all = all.word(old, new);
-        } else if q.len >= size_of::<TcpStart>() {
-            let check = p.at::<[u8; 2]>(q.l4 + 16).ok_or(Reason::Rewrite)?;
+        } else if usize::from(q.len) >= size_of::<TcpStart>() {
+            let check = p.at::<[u8; 2]>(usize::from(q.l4) + 16).ok_or(Reason::Rewrite)?;
             let old = u16::from_be_bytes(*check);
             let new = covered.apply(old);
             *check = new.to_be_bytes();
             all = all.word(old, new);
         }
     }
-    let icmp = p.at::<Icmpv4Hdr>(h.l4).ok_or(Reason::Rewrite)?;
+    let icmp = p.at::<Icmpv4Hdr>(usize::from(h.l4)).ok_or(Reason::Rewrite)?;
     icmp.check = all.apply(u16::from_be_bytes(icmp.check)).to_be_bytes();
-    rewrite::ip(p, h, &tr.outer)
+    let outer = Rewrite {
+        source: Endpoint::new(tr.source, 0),
+        destination: Endpoint::new(tr.destination, 0),
+        id: h.id,
+        mss: 0,
+    };
+    rewrite::ip(p, h, &outer)
 }

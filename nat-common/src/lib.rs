@@ -17,6 +17,8 @@ pub mod fragment;
 pub mod hash;
 pub mod icmp;
 pub mod maps;
+#[cfg(any(test, feature = "std"))]
+pub mod memory;
 pub mod packet;
 pub mod parse;
 pub mod policy;

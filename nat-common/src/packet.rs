@@ -20,6 +20,14 @@ pub trait Packet {
         self.at::<u8>(offset).copied()
     }
 
+    /// The folded ones' complement sum of `len` bytes at `offset`; 0 if they are not all there, or more than 2,000.
+    fn sum(&mut self, offset: usize, len: usize) -> u16
+    where
+        Self: Sized,
+    {
+        crate::checksum::sum_of(self, offset, len)
+    }
+
     /// Moves the start of the frame `bytes` forward, or backward if negative; `None` if there is no room.
     fn shift_front(&mut self, bytes: i32) -> Option<()>;
 }

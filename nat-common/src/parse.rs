@@ -29,9 +29,9 @@ pub const ICMP_TIMESTAMP_REPLY: u8 = 14;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     /// Offset of the IP header.
-    pub l3: usize,
+    pub l3: u16,
     /// Offset of the header after it.
-    pub l4: usize,
+    pub l4: u16,
     /// VLAN id, 0 for none.
     pub vlan: u16,
     /// Total length of the IP packet.
@@ -71,7 +71,7 @@ impl Headers {
     /// Bytes of the transport header and what follows.
     #[inline(always)]
     pub fn payload_len(&self) -> usize {
-        self.total_len as usize - (self.l4 - self.l3)
+        usize::from(self.total_len - (self.l4 - self.l3))
     }
 }
 
@@ -90,14 +90,14 @@ pub fn parse<P: Packet>(p: &mut P, headers: &mut Headers) -> Result<(), Reason> 
     }
     let l3 = ETHERNET_LEN + tagged as usize * VLAN_LEN;
     let vlan = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff & mask;
-    headers.l3 = l3;
+    headers.l3 = l3 as u16;
     headers.vlan = vlan;
     parse_ip(p, headers)
 }
 
 #[inline(always)]
 fn parse_ip<P: Packet>(p: &mut P, headers: &mut Headers) -> Result<(), Reason> {
-    let l3 = headers.l3;
+    let l3 = usize::from(headers.l3);
     let start = *p.at::<[u8; 4]>(l3).ok_or(Reason::Truncated)?;
     let header_len = (start[0] & 0xf) as usize * 4;
     let total_len = u16::from_be_bytes([start[2], start[3]]);
@@ -109,22 +109,18 @@ fn parse_ip<P: Packet>(p: &mut P, headers: &mut Headers) -> Result<(), Reason> {
     }
     let mut sum = u64::from(fixed_sum(p, l3));
     if header_len > 20 {
-        let options = options(p, l3 + 20, header_len - 20);
-        if options & FAULT != 0 {
-            return Err(if options == FAULT_ROUTE {
-                Reason::SourceRoute
-            } else {
-                Reason::BadHeader
-            });
+        match options_walk(p, l3) {
+            0 => sum += u64::from(options_sum(p, l3)),
+            FAULT_ROUTE => return Err(Reason::SourceRoute),
+            _ => return Err(Reason::BadHeader),
         }
-        sum += u64::from(options);
     }
     let header_len = (p.again(l3).ok_or(Reason::Truncated)? & 0xf) as usize * 4;
     if fold(sum) != 0xffff {
         return Err(Reason::BadChecksum);
     }
     let ip = p.at::<Ipv4Hdr>(l3).ok_or(Reason::Truncated)?;
-    headers.l4 = l3 + header_len;
+    headers.l4 = (l3 + header_len) as u16;
     headers.total_len = total_len;
     headers.id = u16::from_be_bytes(ip.id);
     headers.fragment = u16::from_be_bytes(ip.frags);
@@ -153,29 +149,47 @@ fn fixed_sum<P: Packet>(p: &mut P, l3: usize) -> u32 {
     sum
 }
 
-const FAULT: u32 = 1 << 31;
-const FAULT_ROUTE: u32 = FAULT | 1;
+const FAULT: u32 = 1;
+const FAULT_ROUTE: u32 = 2;
 
-/// The sum of the options. `FAULT` is set for malformed ones and for source routing, which no NAT can serve (RFC 1812
-/// §5.3.13.2 lets it be refused).
+/// Length of the options, read anew from the header.
+#[inline(always)]
+fn options_len<P: Packet>(p: &mut P, l3: usize) -> usize {
+    (p.again(l3).unwrap_or(0x45) & 0xf) as usize * 4 - 20
+}
+
+/// The sum of the options.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn options<P: Packet>(p: &mut P, start: usize, len: usize) -> u32 {
+fn options_sum<P: Packet>(p: &mut P, l3: usize) -> u32 {
+    let len = options_len(p, l3);
     let mut sum = 0u32;
     let mut i = 0;
     while i < 40 && i < len {
-        let Some(pair) = p.at::<[u8; 2]>(start + i) else {
-            return FAULT;
+        let Some(pair) = p.at::<[u8; 2]>(l3 + 20 + i) else {
+            return 0;
         };
         sum += u32::from(u16::from_be_bytes(*pair));
         i += 2;
     }
-    let mut at = 0;
+    sum
+}
+
+/// Walks through the options: 0 if they are sound, `FAULT` if they are malformed, `FAULT_ROUTE` for source routing, which no
+/// NAT can serve (RFC 1812 §5.3.13.2 lets it be refused).
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn options_walk<P: Packet>(p: &mut P, l3: usize) -> u32 {
+    let len = options_len(p, l3);
+    let start = l3 + 20;
+    // Zero, but the verifier does not know it (the version in the header's first byte is 4): it would otherwise follow every
+    // sequence of one-byte options as a case of its own.
+    let Some(first) = p.again(l3) else { return FAULT };
+    let mut at = usize::from(first >> 4 & 3);
     let mut steps = 0;
     while steps < 40 && at < len && at < 40 {
         steps += 1;
         let Some(kind) = p.again(start + at) else { return FAULT };
         match kind {
-            0 => return sum,
+            0 => return 0,
             1 => at += 1,
             0x83 | 0x89 => return FAULT_ROUTE,
             _ => {
@@ -189,7 +203,7 @@ fn options<P: Packet>(p: &mut P, start: usize, len: usize) -> u32 {
             }
         }
     }
-    sum
+    0
 }
 
 /// Reads ports, TCP control bits, ICMP type and identifier.
@@ -206,7 +220,7 @@ fn ports<P: Packet>(p: &mut P, h: &mut Headers) -> Result<(), Reason> {
             if payload < 8 {
                 return Err(short);
             }
-            let udp = p.at::<UdpHdr>(h.l4).ok_or(short)?;
+            let udp = p.at::<UdpHdr>(usize::from(h.l4)).ok_or(short)?;
             h.source.port = u16::from_be_bytes(udp.src);
             h.destination.port = u16::from_be_bytes(udp.dst);
         }
@@ -214,8 +228,9 @@ fn ports<P: Packet>(p: &mut P, h: &mut Headers) -> Result<(), Reason> {
             if payload < 20 {
                 return Err(short);
             }
-            let tcp = p.at::<TcpStart>(h.l4).ok_or(short)?;
-            if tcp.offset >> 4 < 5 {
+            let tcp = p.at::<TcpStart>(usize::from(h.l4)).ok_or(short)?;
+            let header_len = usize::from(tcp.offset >> 4) * 4;
+            if header_len < 20 || (header_len > payload && !h.is_fragment()) {
                 return Err(Reason::BadHeader);
             }
             h.source.port = u16::from_be_bytes(tcp.source);
@@ -226,7 +241,7 @@ fn ports<P: Packet>(p: &mut P, h: &mut Headers) -> Result<(), Reason> {
             if payload < 8 {
                 return Err(short);
             }
-            let icmp = p.at::<Icmpv4Hdr>(h.l4).ok_or(short)?;
+            let icmp = p.at::<Icmpv4Hdr>(usize::from(h.l4)).ok_or(short)?;
             h.flags = icmp.type_;
             let id = u16::from_be_bytes([icmp.data[0], icmp.data[1]]);
             h.source.port = id;

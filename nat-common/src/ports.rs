@@ -7,13 +7,14 @@
 
 use crate::binding;
 use crate::config::Config;
-use crate::counters::Reason;
+use crate::counters::{REFUSED, Reason, refused};
 use crate::event::{EVENT_BLOCK_ASSIGNED, EVENT_EXHAUSTED, EVENT_QUOTA, Event};
 use crate::flow::{Endpoint, InsideKey, PROTOCOLS, Proto};
 use crate::hash::{lowest, mix};
 use crate::maps::{
     AddressWord, BlockState, BlockWord, Host, HostWord, MAX_BLOCKS_PER_HOST, PORTS, SlotState, SlotWord,
 };
+use crate::raw::opaque;
 use crate::tables::Tables;
 
 /// Host records that are looked at for one host.
@@ -72,14 +73,17 @@ pub fn free_place(block: u32, block_shift: u32) -> (u32, u64) {
     (address * free_words(block_shift) + number / 64, 1 << (number % 64))
 }
 
-/// Takes a port for `key`; returns its slot, or 0 and the reason. The slot's bit is set and its contents are untouched.
-///
-/// (Plain numbers instead of `Result<u32, _>`: half of that is undefined when it is an error, and the verifier objects to
-/// what happens to be in it.)
+/// Takes a port for `key`; returns its slot, or `REFUSED` and the reason. The slot's bit is set and its contents are
+/// untouched.
 #[inline(always)]
-pub fn allocate<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32, reason: &mut Reason) -> u32 {
-    let index = host_of(t, cfg, key.inside.addr, now, reason);
-    let Some(host) = t.host(index) else { return 0 };
+pub fn allocate<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> u32 {
+    let index = host_of(t, cfg, key.inside.addr, now);
+    if index & REFUSED != 0 {
+        return index;
+    }
+    let Some(host) = t.host(index) else {
+        return refused(Reason::HostsFull);
+    };
     let random = mix(u64::from(t.random()), cfg.secret) as u32;
     let mask = wanted(key);
     if key.proto == Proto::Udp
@@ -87,45 +91,59 @@ pub fn allocate<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32, reaso
     {
         return slot;
     }
-    let start = host.current.get();
+    let mut grown = FAILED_RACE;
     let mut blocks = 0;
-    let mut i = 0;
-    while i < MAX_BLOCKS_PER_HOST as u32 {
-        let place = (start + i) & (MAX_BLOCKS_PER_HOST as u32 - 1);
-        i += 1;
-        let Some(block) = host_block(t, cfg, host, place) else {
-            continue;
-        };
-        blocks += 1;
-        let slot = t.claim_port(cfg, block, key.proto, mask, random);
-        if slot != 0 {
-            host.current.set(place);
-            return slot;
+    let mut attempt = 0;
+    // Another CPU that won the race for the last place in the host's list has filled it with a block that serves us too.
+    while attempt < 2 && grown == FAILED_RACE {
+        attempt += 1;
+        let start = host.current.get();
+        blocks = 0;
+        let mut i = 0;
+        while i < MAX_BLOCKS_PER_HOST as u32 {
+            let place = (start + i) & (MAX_BLOCKS_PER_HOST as u32 - 1);
+            i += 1;
+            let Some(block) = host_block(t, cfg, host, place) else {
+                continue;
+            };
+            blocks += 1;
+            let slot = t.claim_port(cfg, block, key.proto, mask, random);
+            if slot != 0 {
+                host.current.set(place);
+                return slot;
+            }
+        }
+        grown = t.grow(cfg, index, key, random, now);
+        if grown & FAILED == 0 {
+            return grown;
         }
     }
-    let grown = t.grow(cfg, index, key, random, now);
-    if grown & FAILED == 0 {
-        return grown;
+    if grown == FAILED_RACE {
+        return refused(Reason::Contended);
     }
     let reclaimed = t.reclaim(cfg, index, key, random, now);
-    if reclaimed == 0 {
-        let quota = grown == FAILED_QUOTA;
-        *reason = if quota { Reason::Quota } else { Reason::Exhausted };
-        let kind = if quota { EVENT_QUOTA } else { EVENT_EXHAUSTED };
-        t.event(Event {
-            kind,
-            host: key.inside.addr,
-            block: blocks,
-            when: now,
-        });
+    if reclaimed != 0 {
+        return reclaimed;
     }
-    reclaimed
+    let (reason, kind) = if grown == FAILED_QUOTA {
+        (Reason::Quota, EVENT_QUOTA)
+    } else {
+        (Reason::Exhausted, EVENT_EXHAUSTED)
+    };
+    t.event(Event {
+        kind,
+        host: key.inside.addr,
+        block: blocks,
+        when: now,
+    });
+    refused(reason)
 }
 
 /// Set in the result of [`grow`] if it failed.
 pub const FAILED: u32 = 1 << 31;
 const FAILED_QUOTA: u32 = FAILED | 1;
 const FAILED_POOL: u32 = FAILED | 2;
+const FAILED_RACE: u32 = FAILED | 3;
 
 /// Which ports of sixty-four fit `key`: UDP keeps parity (RFC 4787 REQ-4).
 #[inline(always)]
@@ -158,7 +176,7 @@ fn beside_partner<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> 
 /// The block at `place` in the host's list, if it is still the host's and on an address in use.
 #[inline(always)]
 fn host_block<T: Tables>(t: &T, cfg: &Config, host: &Host, place: u32) -> Option<u32> {
-    let entry = host.blocks.get(place as usize)?.get();
+    let entry = host.blocks[opaque(place) as usize & (MAX_BLOCKS_PER_HOST - 1)].get();
     if entry == 0 {
         return None;
     }
@@ -223,10 +241,11 @@ fn pick(bits: u64, random: u32) -> u32 {
 #[inline(always)]
 pub fn grow<T: Tables>(t: &T, cfg: &Config, index: u32, key: &InsideKey, random: u32, now: u32) -> u32 {
     let Some(host) = t.host(index) else { return FAILED_POOL };
-    let Some(place) = free_place_of(cfg, host) else {
+    let mut place = t.free_place(cfg, index);
+    if place == NO_PLACE {
         return FAILED_QUOTA;
-    };
-    let Some(block) = claim_block(t, cfg, host, random) else {
+    }
+    let Some(block) = claim_block(t, cfg, index, host, random) else {
         return FAILED_POOL;
     };
     let Some(record) = t.block(block) else {
@@ -236,18 +255,15 @@ pub fn grow<T: Tables>(t: &T, cfg: &Config, index: u32, key: &InsideKey, random:
     record.logged.set(0);
     record.word.set(BlockWord::new(BlockState::Owned, key.inside.addr).0);
     // Take the port first: once the block is in the list, other CPUs fill it.
-    let slot = claim_port(t, cfg, block, key.proto, wanted(key), random.rotate_left(16));
-    let Some(entry) = host.blocks.get(place as usize & (MAX_BLOCKS_PER_HOST - 1)) else {
-        return FAILED_POOL;
-    };
-    if slot == 0 || !entry.replace(0, u64::from(block) + 1) {
-        // Another CPU filled the place: this block goes back, the packet's sender tries again.
+    let slot = t.claim_port(cfg, block, key.proto, wanted(key), random.rotate_left(16));
+    if slot == 0 || !enter(t, cfg, index, host, block, &mut place) {
+        // Other CPUs filled the list: this block goes back.
         if slot != 0 {
             release_port(t, slot);
         }
         record.word.set(0);
         release_block(t, cfg, block);
-        return FAILED_POOL;
+        return FAILED_RACE;
     }
     host.current.set(place);
     t.event(Event {
@@ -259,35 +275,63 @@ pub fn grow<T: Tables>(t: &T, cfg: &Config, index: u32, key: &InsideKey, random:
     slot
 }
 
-/// A free place in the host's list of blocks, within its quota.
+/// Puts a block into the host's list; other CPUs may do the same.
 #[inline(always)]
-fn free_place_of(cfg: &Config, host: &Host) -> Option<u32> {
+fn enter<T: Tables>(t: &T, cfg: &Config, index: u32, host: &Host, block: u32, place: &mut u32) -> bool {
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
+        attempt += 1;
+        if *place == NO_PLACE {
+            return false;
+        }
+        if host.blocks[opaque(*place) as usize & (MAX_BLOCKS_PER_HOST - 1)].replace(0, u64::from(block) + 1) {
+            return true;
+        }
+        *place = t.free_place(cfg, index);
+    }
+    false
+}
+
+/// No free place.
+pub const NO_PLACE: u32 = u32::MAX;
+
+/// A free place in a host's list of blocks, within its quota, or `NO_PLACE`.
+#[inline(always)]
+pub fn free_place_of<T: Tables>(t: &T, cfg: &Config, index: u32) -> u32 {
+    let Some(host) = t.host(index) else { return NO_PLACE };
     let mut i = 0;
     while i < MAX_BLOCKS_PER_HOST as u32 && i < cfg.blocks_per_host {
-        if host.blocks.get(i as usize)?.get() == 0 {
-            return Some(i);
+        if host.blocks[i as usize].get() == 0 {
+            return i;
         }
         i += 1;
     }
-    None
+    NO_PLACE
+}
+
+/// How many blocks a host has on addresses in use.
+#[inline(always)]
+pub fn count_blocks<T: Tables>(t: &T, cfg: &Config, index: u32) -> u32 {
+    let Some(host) = t.host(index) else { return 0 };
+    let mut blocks = 0;
+    let mut i = 0;
+    while i < MAX_BLOCKS_PER_HOST as u32 {
+        if host_block(t, cfg, host, i).is_some() {
+            blocks += 1;
+        }
+        i += 1;
+    }
+    blocks
 }
 
 /// Takes a free block on the host's external address; a host without blocks may change the address for it.
 #[inline(always)]
-fn claim_block<T: Tables>(t: &T, cfg: &Config, host: &Host, random: u32) -> Option<u32> {
+fn claim_block<T: Tables>(t: &T, cfg: &Config, index: u32, host: &Host, random: u32) -> Option<u32> {
     let word = HostWord(host.word.get());
     let mut address = word.address_index();
     let entry = t.address(address)?;
     if !AddressWord(entry.word.get()).active() || entry.free_blocks.get() == 0 {
-        let mut blocks = 0;
-        let mut i = 0;
-        while i < MAX_BLOCKS_PER_HOST as u32 {
-            if host_block(t, cfg, host, i).is_some() {
-                blocks += 1;
-            }
-            i += 1;
-        }
-        if blocks != 0 {
+        if t.count_blocks(cfg, index) != 0 {
             return None;
         }
         address = choose_address(t, cfg, word.addr())?;
@@ -386,9 +430,9 @@ pub fn find_host<T: Tables>(t: &T, cfg: &Config, addr: u32) -> u32 {
     NO_HOST
 }
 
-/// The number of a host's record, which is made if there is none yet; `NO_HOST` and the reason if that is not possible.
+/// The number of a host's record, which is made if there is none yet; `REFUSED` and the reason if that is not possible.
 #[inline(always)]
-fn host_of<T: Tables>(t: &T, cfg: &Config, addr: u32, now: u32, reason: &mut Reason) -> u32 {
+fn host_of<T: Tables>(t: &T, cfg: &Config, addr: u32, now: u32) -> u32 {
     let found = find_host(t, cfg, addr);
     if found != NO_HOST {
         return found;
@@ -400,16 +444,16 @@ fn host_of<T: Tables>(t: &T, cfg: &Config, addr: u32, now: u32, reason: &mut Rea
             block: 0,
             when: now,
         });
-        *reason = Reason::Exhausted;
-        return NO_HOST;
+        return refused(Reason::Exhausted);
     };
-    *reason = Reason::HostsFull;
     let start = host_start(cfg, addr);
     let mut i = 0;
     while i < HOST_WINDOW {
         let index = (start + i) & cfg.host_mask;
         i += 1;
-        let Some(host) = t.host(index) else { return NO_HOST };
+        let Some(host) = t.host(index) else {
+            return refused(Reason::HostsFull);
+        };
         if host.word.replace(0, HostWord::new(addr, address).0) {
             host.created.set(now);
             return index;
@@ -419,7 +463,7 @@ fn host_of<T: Tables>(t: &T, cfg: &Config, addr: u32, now: u32, reason: &mut Rea
             return index;
         }
     }
-    NO_HOST
+    refused(Reason::HostsFull)
 }
 
 /// Without a daemon nobody frees what has expired. When nothing else is left, a few ports of the host's blocks are looked

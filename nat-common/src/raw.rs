@@ -40,6 +40,21 @@ pub fn overlay<T: Wire>(bytes: &mut [u8], offset: usize) -> Option<&mut T> {
     Some(unsafe { &mut *part.as_mut_ptr().cast::<T>() })
 }
 
+/// `value`, of which the optimiser knows nothing. It would otherwise remove a mask that it can prove superfluous and the
+/// kernel's verifier, which looks at one function at a time, cannot.
+#[inline(always)]
+pub fn opaque(value: u32) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut wide = u64::from(value);
+        // SAFETY: moves a register to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) wide, options(nomem, nostack, preserves_flags)) }
+        wide as u32
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    value
+}
+
 macro_rules! cell {
     ($(#[$doc:meta])* $name:ident, $int:ty, $atomic:ident) => {
         $(#[$doc])*

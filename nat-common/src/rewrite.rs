@@ -52,13 +52,13 @@ pub fn apply<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> Result<(), Reaso
         .word(h.destination.port, r.destination.port);
     match h.proto {
         IP_UDP => {
-            let udp = p.at::<UdpHdr>(h.l4).ok_or(Reason::Rewrite)?;
+            let udp = p.at::<UdpHdr>(usize::from(h.l4)).ok_or(Reason::Rewrite)?;
             udp.src = r.source.port.to_be_bytes();
             udp.dst = r.destination.port.to_be_bytes();
             udp.check = addresses.apply_udp(u16::from_be_bytes(udp.check)).to_be_bytes();
         }
         IP_TCP => {
-            let tcp = p.at::<TcpStart>(h.l4).ok_or(Reason::Rewrite)?;
+            let tcp = p.at::<TcpStart>(usize::from(h.l4)).ok_or(Reason::Rewrite)?;
             tcp.source = r.source.port.to_be_bytes();
             tcp.destination = r.destination.port.to_be_bytes();
             tcp.check = addresses.apply(u16::from_be_bytes(tcp.check)).to_be_bytes();
@@ -74,7 +74,7 @@ pub fn apply<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> Result<(), Reaso
             } else {
                 r.destination.port
             };
-            let icmp = p.at::<Icmpv4Hdr>(h.l4).ok_or(Reason::Rewrite)?;
+            let icmp = p.at::<Icmpv4Hdr>(usize::from(h.l4)).ok_or(Reason::Rewrite)?;
             let old = u16::from_be_bytes([icmp.data[0], icmp.data[1]]);
             let [high, low] = id.to_be_bytes();
             icmp.data[0] = high;
@@ -92,7 +92,7 @@ pub fn apply<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> Result<(), Reaso
 /// The IP header: addresses, identification, TTL.
 #[inline(always)]
 pub fn ip<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> Result<(), Reason> {
-    let ip = p.at::<Ipv4Hdr>(h.l3).ok_or(Reason::Rewrite)?;
+    let ip = p.at::<Ipv4Hdr>(usize::from(h.l3)).ok_or(Reason::Rewrite)?;
     let ttl = h.ttl.wrapping_sub(1);
     let check = Delta::new()
         .long(h.source.addr, r.source.addr)
@@ -111,12 +111,12 @@ pub fn ip<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> Result<(), Reason> 
 /// Lowers the MSS option of a SYN (RFC 9293 §3.7.1) to `most`.
 #[inline(always)]
 fn clamp_mss<P: Packet>(p: &mut P, h: &Headers, header_len: usize, most: u16) -> Result<(), Reason> {
-    let end = core::cmp::min(header_len, 60);
+    let end = core::cmp::min(core::cmp::min(header_len, h.payload_len()), 60);
     let mut at = 20usize;
     let mut steps = 0;
     while steps < 20 && at + 4 <= end {
         steps += 1;
-        let Some(&mut [kind, length]) = p.at::<[u8; 2]>(h.l4 + at) else {
+        let Some(&mut [kind, length]) = p.at::<[u8; 2]>(usize::from(h.l4) + at) else {
             return Ok(());
         };
         match kind {
@@ -133,7 +133,7 @@ fn clamp_mss<P: Packet>(p: &mut P, h: &Headers, header_len: usize, most: u16) ->
 
 #[inline(always)]
 fn lower<P: Packet>(p: &mut P, h: &Headers, at: usize, most: u16) -> Result<(), Reason> {
-    let Some(value) = p.at::<[u8; 2]>(h.l4 + at + 2) else {
+    let Some(value) = p.at::<[u8; 2]>(usize::from(h.l4) + at + 2) else {
         return Ok(());
     };
     let old = u16::from_be_bytes(*value);
@@ -147,7 +147,7 @@ fn lower<P: Packet>(p: &mut P, h: &Headers, at: usize, most: u16) -> Result<(), 
     } else {
         Delta::new().word(old.swap_bytes(), most.swap_bytes())
     };
-    let tcp = p.at::<TcpStart>(h.l4).ok_or(Reason::Rewrite)?;
+    let tcp = p.at::<TcpStart>(usize::from(h.l4)).ok_or(Reason::Rewrite)?;
     tcp.check = delta.apply(u16::from_be_bytes(tcp.check)).to_be_bytes();
     Ok(())
 }
@@ -155,7 +155,7 @@ fn lower<P: Packet>(p: &mut P, h: &Headers, at: usize, most: u16) -> Result<(), 
 /// Puts the link header of the way out in front: VLAN tag added, removed or changed, MAC addresses.
 #[inline(always)]
 pub fn link<P: Packet>(p: &mut P, h: &Headers, out: &Interface, mac: [u8; 6]) -> Result<(), Reason> {
-    let tagged = h.l3 != crate::packet::ETHERNET_LEN;
+    let tagged = usize::from(h.l3) != crate::packet::ETHERNET_LEN;
     if tagged && out.vlan == 0 {
         p.shift_front(VLAN_LEN as i32).ok_or(Reason::Rewrite)?;
     } else if !tagged && out.vlan != 0 {

@@ -2,7 +2,7 @@
 //! a host has sent to (RFC 4787 REQ-8), and are where the policy is asked about new flows.
 
 use crate::config::{Config, FLAG_POLICY, FLAG_POLICY_DENY, Filtering};
-use crate::counters::Reason;
+use crate::counters::{Reason, refused};
 use crate::flow::{Endpoint, Proto, Side};
 use crate::hash::{mix, second};
 use crate::maps::{SESSION_BUCKET, Session, Slot};
@@ -49,8 +49,9 @@ pub enum SessionState {
 }
 
 impl SessionState {
+    /// From its number.
     #[inline(always)]
-    fn of(number: u8) -> Self {
+    pub fn of(number: u8) -> Self {
         match number {
             0 => Self::Free,
             1 => Self::Claimed,
@@ -158,6 +159,7 @@ impl SessionWord {
 
 /// One packet of a flow, as far as sessions care.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Flow {
     /// Slot of the binding.
     pub slot: u32,
@@ -180,9 +182,25 @@ pub fn expired(cfg: &Config, proto: Proto, word: SessionWord, now: u32) -> bool 
     age >= 0 && age as u32 >= word.state().lifetime(cfg, proto)
 }
 
+/// A packet from `side` uses a binding: 0, or `REFUSED` and the reason.
+#[inline(always)]
+pub fn track<T: Tables>(t: &T, cfg: &Config, flow: &Flow, side: Side, now: u32) -> u32 {
+    let Some(slot) = t.slot(flow.slot) else {
+        return refused(Reason::Contended);
+    };
+    let result = match side {
+        Side::Inside => outbound(t, cfg, slot, flow, now),
+        Side::Outside => inbound(t, cfg, slot, flow, now),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(reason) => refused(reason),
+    }
+}
+
 /// Lets a packet from inside through: finds or makes its session, and gives the remote side leave to answer.
 #[inline(always)]
-pub fn outbound<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u32) -> Result<(), Reason> {
+fn outbound<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u32) -> Result<(), Reason> {
     let full = keeps_sessions(cfg, flow.proto);
     let mut renew = true;
     if full {
@@ -215,7 +233,7 @@ pub fn outbound<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u
 
 /// Whether a packet from outside may pass to the binding (RFC 4787 §5), and what it does to its session.
 #[inline(always)]
-pub fn inbound<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u32) -> Result<(), Reason> {
+fn inbound<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u32) -> Result<(), Reason> {
     let open = slot.kind.get() != crate::maps::KIND_DYNAMIC;
     let full = keeps_sessions(cfg, flow.proto);
     if full && let Some(session) = get(t, cfg, flow, flow.remote.port, now) {

@@ -1,6 +1,7 @@
 //! Everything the decision needs to know and may change, behind one trait: the kernel program implements it over BPF
 //! maps, the tests and fuzzers over plain memory.
 
+use crate::binding;
 use crate::config::{Config, State};
 use crate::event::Event;
 use crate::flow::{InsideKey, Proto, Side};
@@ -101,6 +102,46 @@ pub trait Tables {
         Self: Sized,
     {
         ports::claim_port(self, cfg, block, proto, mask, random)
+    }
+
+    /// [`binding::find_here`], likewise.
+    fn find_binding(&self, cfg: &Config, key: &InsideKey, now: u32) -> u32
+    where
+        Self: Sized,
+    {
+        binding::find_here(self, cfg, key, now)
+    }
+
+    /// [`binding::create`], likewise: the slot, or `REFUSED` and the reason.
+    fn create_binding(&self, cfg: &Config, key: &InsideKey, now: u32) -> u32
+    where
+        Self: Sized,
+    {
+        binding::create(self, cfg, key, now)
+    }
+
+    /// [`session::track`], likewise: 0, or `REFUSED` and the reason.
+    fn track(&self, cfg: &Config, flow: &Flow, side: Side, now: u32) -> u32
+    where
+        Self: Sized,
+    {
+        session::track(self, cfg, flow, side, now)
+    }
+
+    /// [`ports::free_place_of`], likewise.
+    fn free_place(&self, cfg: &Config, host: u32) -> u32
+    where
+        Self: Sized,
+    {
+        ports::free_place_of(self, cfg, host)
+    }
+
+    /// [`ports::count_blocks`], likewise.
+    fn count_blocks(&self, cfg: &Config, host: u32) -> u32
+    where
+        Self: Sized,
+    {
+        ports::count_blocks(self, cfg, host)
     }
 
     /// [`ports::grow`], likewise.

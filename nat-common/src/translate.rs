@@ -4,170 +4,297 @@
 //! before the first write; what fails after it is dropped. Nothing from inside leaves untranslated: what should be
 //! translated and cannot be is dropped with a counted reason.
 
-use crate::binding::{self, create, find, live, refresh};
+use crate::binding::{self, live, refresh};
 use crate::classify::{Class, Query, Way, destination};
-use crate::config::{Config, FLAG_COUNTING, FLAG_HAIRPIN, FLAG_INSIDE_PREFIXES, FLAG_REFRESH_IN, State};
-use crate::counters::Reason;
-use crate::flow::{Endpoint, IP_ICMP, InsideKey, Proto, Side};
+use crate::config::{Config, FLAG_COUNTING, FLAG_HAIRPIN, FLAG_INSIDE_PREFIXES, FLAG_POLICY, FLAG_REFRESH_IN};
+use crate::counters::{Action, REFUSED, Reason, refusal};
+use crate::flow::{Endpoint, IP_ICMP, IP_TCP, IP_UDP, InsideKey, Proto, Side};
 use crate::fragment::{self, Datagram, FATE_DROP, FATE_FORWARD, FATE_PASS, Fate};
-use crate::icmp;
-use crate::maps::{BlockState, BlockWord, KIND_DYNAMIC, Slot, SlotState, SlotWord, ingress_key};
+use crate::icmp::{self, Translated};
+use crate::maps::{BlockState, BlockWord, Slot, SlotState, SlotWord};
 use crate::packet::Packet;
 use crate::parse::{DF, Headers, ICMP_ECHO, ICMP_ECHO_REPLY, ICMP_TIMESTAMP, ICMP_TIMESTAMP_REPLY, parse};
-use crate::ports::{block_index, slot_index, used_place};
+use crate::ports::{block_index, slot_index, slot_parts, used_place};
 use crate::rewrite::{self, Rewrite};
-use crate::session::{self, Flow};
+use crate::session::{Flow, RST};
 use crate::tables::Tables;
-use crate::verdict::{Argument, Step, Verdict};
+use crate::verdict::{Outcome, Step};
 
 /// Decides about one packet and writes the changes if it goes on. `device` is the interface it came in on.
 #[inline(always)]
-pub fn process<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Verdict {
+pub fn process<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Outcome {
     match run(p, t, side, device) {
-        Ok(verdict) | Err(verdict) => verdict,
+        Ok(outcome) | Err(outcome) => outcome,
     }
 }
 
-/// What every step needs.
-struct Context<'t> {
+/// A packet on its way through the stages.
+struct Job<'t> {
     cfg: &'t Config,
-    state: &'t State,
     now: u32,
-    ingress: u64,
+    /// Of routes.
+    generation: u32,
+    /// Where it came in.
+    device: u32,
     side: Side,
+    /// What its headers say.
+    h: Headers,
+    /// What its destination is; after stage 3 the way out.
+    way: Way,
+    /// What the destination becomes.
+    target: Endpoint,
+    /// The slot that a hairpinned packet goes in by, or `NO_SLOT`.
+    behind: u32,
 }
 
-impl Context<'_> {
+impl Job<'_> {
     /// The way to `addr`.
     #[inline(always)]
-    fn way<T: Tables>(&self, t: &T, h: &Headers, addr: u32) -> Result<Way, Reason> {
-        let query = Query {
-            ingress: self.ingress,
-            source: h.source.addr,
-            addr,
-            tos: h.tos,
-            now: self.now,
-        };
-        let mut way = Way::UNKNOWN;
-        if destination(t, self.cfg, self.state, &query, &mut way) {
-            Ok(way)
+    fn way_to<T: Tables>(&self, t: &T, addr: u32, way: &mut Way) -> Result<(), Reason> {
+        let query = self.query(addr);
+        if destination(t, self.cfg, &query, way) {
+            Ok(())
         } else {
             Err(Reason::NotConfigured)
         }
     }
+
+    #[inline(always)]
+    fn query(&self, addr: u32) -> Query {
+        Query {
+            device: self.device,
+            vlan: self.h.vlan,
+            source: self.h.source.addr,
+            addr,
+            tos: self.h.tos,
+            now: self.now,
+            generation: self.generation,
+        }
+    }
+
+    /// The external address that the packet is sent to, if it is one.
+    #[inline(always)]
+    fn external(&self) -> Option<u32> {
+        (self.way.class == Class::External).then_some(self.way.index)
+    }
 }
 
 #[inline(always)]
-fn run<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Step<Verdict> {
-    let mut h = Headers::default();
-    parse(p, &mut h)?;
+fn run<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Step<Outcome> {
     let state = t.state().ok_or(Reason::NotConfigured)?;
-    if state.active == 0 {
+    let cfg = t.config(state.active.wrapping_sub(1)).ok_or(Reason::NotConfigured)?;
+    let mut job = Job {
+        cfg,
+        now: t.now(state),
+        generation: state.route_generation,
+        device,
+        side,
+        h: Headers::default(),
+        way: Way::UNKNOWN,
+        target: Endpoint::new(0, 0),
+        behind: NO_SLOT,
+    };
+    parse(p, &mut job.h)?;
+    martian(&job.h)?;
+    let query = job.query(job.h.destination.addr);
+    if !destination(t, cfg, &query, &mut job.way) {
         return Err(Reason::NotConfigured.into());
     }
-    let cfg = t.config(state.active - 1).ok_or(Reason::NotConfigured)?;
-    let c = Context {
-        cfg,
-        state,
-        now: t.now(state),
-        ingress: ingress_key(device, h.vlan),
-        side,
+    let ours = match side {
+        Side::Inside => ours_from_inside(&job),
+        Side::Outside => ours_from_outside(t, &job),
     };
+    if let Err(reason) = ours {
+        return Err(leave(t, &job, reason));
+    }
+    if job.h.is_later_fragment() {
+        return Ok(later_fragment(p, t, &mut job));
+    }
+    if job.h.proto == IP_ICMP && icmp::is_error(job.h.flags) {
+        return Ok(icmp_error(p, t, &mut job));
+    }
+    let stop = match side {
+        Side::Inside => look_outward(t, &mut job),
+        Side::Outside => look_inward(t, &mut job),
+    };
+    if stop != Outcome::GO_ON {
+        return Err(stop);
+    }
+    match side {
+        Side::Inside => {
+            let key = key_of(&job.h);
+            let mut index = t.find_binding(cfg, &key, job.now);
+            if index == NO_SLOT {
+                admit(t, &job)?;
+                index = t.create_binding(cfg, &key, job.now);
+                if index & REFUSED != 0 {
+                    return Err(refusal(index).into());
+                }
+            }
+            Ok(send_outward(p, t, &job, index))
+        }
+        Side::Outside => Ok(send_inward(p, t, &job)),
+    }
+}
+
+/// Addresses that no packet on a wire may have (RFC 1812 §5.3.7), and those that are not for one receiver.
+#[inline(always)]
+fn martian(h: &Headers) -> Result<(), Reason> {
     let (from, to) = (h.source.addr >> 24, h.destination.addr >> 24);
+    if to >= 240 && h.destination.addr != u32::MAX {
+        return Err(Reason::Martian);
+    }
     if to >= 224 {
-        return Err(Reason::Multicast.into());
+        return Err(Reason::Multicast);
     }
     if from == 0 || from == 127 || from >= 224 || to == 0 || to == 127 {
-        return Err(Reason::Martian.into());
+        return Err(Reason::Martian);
     }
-    let way = c.way(t, &h, h.destination.addr)?;
-    match side {
-        Side::Inside => from_inside(p, t, &c, &h, way),
-        Side::Outside => from_outside(p, t, &c, &h, way),
+    Ok(())
+}
+
+/// A packet that is not for the NAT. If it is the first fragment of one that is for the router, the others must follow it.
+#[inline(always)]
+fn leave<T: Tables>(t: &T, job: &Job, reason: Reason) -> Outcome {
+    if reason == Reason::ToRouter && job.h.is_fragment() && !job.h.is_later_fragment() && job.external().is_some() {
+        return settle(t, job, reason);
+    }
+    reason.into()
+}
+
+/// Remembers the fate of a fragmented datagram that is not translated.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn settle<T: Tables>(t: &T, job: &Job, reason: Reason) -> Outcome {
+    let kind = if reason.action() == Action::Pass {
+        FATE_PASS
+    } else {
+        FATE_DROP
+    };
+    match remember(t, job, &Rewrite::none(&job.h), kind) {
+        Ok(()) => reason.into(),
+        Err(other) => other.into(),
+    }
+}
+
+/// Whether a packet from inside is for the NAT.
+#[inline(always)]
+fn ours_from_inside(job: &Job) -> Result<(), Reason> {
+    let outward = match job.way.class {
+        Class::Outside => true,
+        Class::External => false,
+        Class::NoNeighbour if job.way.beyond == Side::Outside => true,
+        Class::NoNeighbour | Class::Inside | Class::Elsewhere => return Err(Reason::Elsewhere),
+        Class::Local => return Err(Reason::ToRouter),
+        Class::Bypass => return Err(Reason::Bypass),
+        Class::Foreign => return Err(Reason::ForeignVlan),
+        Class::NoRoute | Class::Unknown => return Err(Reason::Unreachable),
+    };
+    let refusal = match job.h.proto {
+        IP_TCP | IP_UDP => return Ok(()),
+        IP_ICMP if job.h.is_later_fragment() || icmp::is_error(job.h.flags) => return Ok(()),
+        IP_ICMP if outward && matches!(job.h.flags, ICMP_ECHO | ICMP_TIMESTAMP) => return Ok(()),
+        IP_ICMP => Reason::IcmpType,
+        _ => Reason::Protocol,
+    };
+    // What is not for the NAT but sent to the router's own address is the router's.
+    Err(if outward { refusal } else { Reason::ToRouter })
+}
+
+/// Whether a packet from outside is for the NAT.
+#[inline(always)]
+fn ours_from_outside<T: Tables>(t: &T, job: &Job) -> Result<(), Reason> {
+    match job.way.class {
+        Class::External => {}
+        Class::Local => return Err(Reason::ToRouter),
+        Class::Foreign => return Err(Reason::ForeignVlan),
+        Class::Bypass => return Err(Reason::Bypass),
+        Class::NoNeighbour if job.way.beyond == Side::Outside => return Err(Reason::Elsewhere),
+        Class::Inside | Class::NoNeighbour if t.bypassed(job.h.source.addr) => return Err(Reason::Bypass),
+        Class::Inside | Class::NoNeighbour => return Err(Reason::OutsideToInside),
+        Class::Outside | Class::Elsewhere => return Err(Reason::Elsewhere),
+        Class::NoRoute | Class::Unknown => return Err(Reason::NoRoute),
+    }
+    match job.h.proto {
+        IP_TCP | IP_UDP => Ok(()),
+        IP_ICMP if job.h.is_later_fragment() || icmp::is_error(job.h.flags) => Ok(()),
+        IP_ICMP if matches!(job.h.flags, ICMP_ECHO_REPLY | ICMP_TIMESTAMP_REPLY) => Ok(()),
+        _ => Err(Reason::ToRouter),
+    }
+}
+
+/// Protocol and source of a packet from inside.
+#[inline(always)]
+fn key_of(h: &Headers) -> InsideKey {
+    InsideKey {
+        proto: Proto::from_ip(h.proto).unwrap_or(Proto::Icmp),
+        inside: h.source,
+    }
+}
+
+/// Where a packet from inside goes: to its destination or, hairpinned, to the inside endpoint behind an external one.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn look_outward<T: Tables>(t: &T, job: &mut Job) -> Outcome {
+    match try_look_outward(t, job) {
+        Ok(()) => Outcome::GO_ON,
+        Err(outcome) => outcome,
     }
 }
 
 #[inline(always)]
-fn from_inside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers, way: Way) -> Step<Verdict> {
-    let external = match way.class {
-        Class::Outside => None,
-        Class::External => Some(way.index),
-        Class::NoNeighbour if way.beyond == Side::Outside => None,
-        Class::NoNeighbour | Class::Inside | Class::Elsewhere => return Err(Reason::Elsewhere.into()),
-        Class::Local => return Err(Reason::ToRouter.into()),
-        Class::Bypass => return Err(Reason::Bypass.into()),
-        Class::Foreign => return Err(Reason::ForeignVlan.into()),
-        Class::NoRoute | Class::Unknown => return Err(Reason::Unreachable.into()),
-    };
-    let Some(proto) = Proto::from_ip(h.proto) else {
-        return Err(if external.is_some() {
-            Reason::ToRouter
-        } else {
-            Reason::Protocol
-        }
-        .into());
-    };
-    if h.is_later_fragment() {
-        return later_fragment(p, t, c, h);
-    }
-    if h.proto == IP_ICMP {
-        if icmp::is_error(h.flags) {
-            return icmp_error(p, t, c, &Arrived { h, external, way: &way });
-        }
-        if external.is_some() {
-            return Err(Reason::ToRouter.into());
-        }
-        if h.flags != ICMP_ECHO && h.flags != ICMP_TIMESTAMP {
-            return Err(Reason::IcmpType.into());
-        }
-    }
-    // What the destination becomes: itself, or, hairpinned, the inside endpoint behind the external one.
-    let mut target = h.destination;
-    let mut hairpin = None;
-    let mut out = way;
-    if let Some(address) = external {
-        let index = slot_index(address, proto, h.destination.port);
+fn try_look_outward<T: Tables>(t: &T, job: &mut Job) -> Step<()> {
+    job.target = job.h.destination;
+    if let Some(address) = job.external() {
+        let index = slot_index(address, key_of(&job.h).proto, job.h.destination.port);
         let slot = t.slot(index).ok_or(Reason::Unbound)?;
-        let Some(word) = live(t, c.cfg, index, slot, c.now) else {
-            return Err(unbound(t, c.cfg, index, slot, proto));
-        };
-        if !c.cfg.has(FLAG_HAIRPIN) {
+        if live(t, job.cfg, index, slot, job.now).is_none() {
+            return Err(absent(t, job, index, slot));
+        }
+        if !job.cfg.has(FLAG_HAIRPIN) {
             return Err(Reason::HairpinOff.into());
         }
-        target = binding::inside_of(slot);
-        out = c.way(t, h, target.addr)?;
-        hairpin = Some((index, slot, word));
-    }
-    check_way(h, &out)?;
-    let key = InsideKey {
-        proto,
-        inside: h.source,
-    };
-    let mut index = look_up(t, c.cfg, &key, c.now);
-    if index == NO_SLOT {
-        admit(t, c, h)?;
-        let mut reason = Reason::NoAddress;
-        index = begin(t, c.cfg, &key, c.now, &mut reason);
-        if index == NO_SLOT {
-            return Err(reason.into());
+        job.target = binding::inside_of(slot);
+        job.behind = index;
+        let query = job.query(job.target.addr);
+        if !destination(t, job.cfg, &query, &mut job.way) {
+            return Err(Reason::NotConfigured.into());
         }
     }
-    let slot = t.slot(index).ok_or(Reason::Contended)?;
-    let word = SlotWord(slot.word.get());
+    check_way(&job.h, &job.way)
+}
+
+/// From inside to outside, or by way of an external address back inside.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn send_outward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job, index: u32) -> Outcome {
+    match try_send_outward(p, t, job, index) {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+#[inline(always)]
+fn try_send_outward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job, index: u32) -> Step<Outcome> {
+    let h = &job.h;
     let outside = binding::external_of(t, index).ok_or(Reason::NoAddress)?;
-    if c.cfg.tracks(proto) {
-        let flow = flow_of(index, word, h, proto, (h.source, h.destination));
-        track_out(t, c.cfg, slot, &flow, c.now)?;
-    }
-    refresh(c.cfg, slot, word, c.now);
-    count(t, c.cfg, index, h, Side::Inside);
-    if let Some((index, slot, word)) = hairpin {
-        if c.cfg.tracks(proto) {
-            let flow = flow_of(index, word, h, proto, (target, outside));
-            track_in(t, c.cfg, slot, &flow, c.now)?;
-        }
-        refresh_inbound(c.cfg, slot, word, proto, c.now);
-        count(t, c.cfg, index, h, Side::Outside);
+    used(
+        t,
+        job,
+        index,
+        &Ends {
+            inside: h.source,
+            remote: h.destination,
+            side: Side::Inside,
+        },
+    )?;
+    if job.behind != NO_SLOT {
+        used(
+            t,
+            job,
+            job.behind,
+            &Ends {
+                inside: job.target,
+                remote: outside,
+                side: Side::Outside,
+            },
+        )?;
     }
     let id = if h.fragment & DF == 0 || h.is_fragment() {
         t.next_id()
@@ -176,112 +303,164 @@ fn from_inside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers,
     };
     let r = Rewrite {
         source: outside,
-        destination: target,
+        destination: job.target,
         id,
-        mss: c.cfg.mss as u16,
+        mss: job.cfg.mss as u16,
     };
     if h.is_fragment() {
-        remember(t, c, h, &r, FATE_FORWARD)?;
+        remember(t, job, &r, FATE_FORWARD)?;
     }
-    let reason = if hairpin.is_some() {
-        Reason::Hairpin
-    } else {
-        Reason::Outbound
-    };
-    send(p, t, h, &r, &out, reason)
+    write(p, t, h, &r, &job.way)?;
+    Ok(Outcome::forward(
+        if job.behind != NO_SLOT {
+            Reason::Hairpin
+        } else {
+            Reason::Outbound
+        },
+        job.way.port,
+    ))
+}
+
+/// Where a packet from outside goes: to the inside endpoint behind the external one.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn look_inward<T: Tables>(t: &T, job: &mut Job) -> Outcome {
+    match try_look_inward(t, job) {
+        Ok(()) => Outcome::GO_ON,
+        Err(outcome) => outcome,
+    }
 }
 
 #[inline(always)]
-fn from_outside<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers, way: Way) -> Step<Verdict> {
-    let address = match way.class {
-        Class::External => way.index,
-        Class::Local => return Err(Reason::ToRouter.into()),
-        Class::Foreign => return Err(Reason::ForeignVlan.into()),
-        Class::Bypass => return Err(Reason::Bypass.into()),
-        Class::Inside => {
-            return Err(if t.bypassed(h.source.addr) {
-                Reason::Bypass
-            } else {
-                Reason::OutsideToInside
-            }
-            .into());
-        }
-        Class::NoNeighbour if way.beyond == Side::Inside => {
-            return Err(if t.bypassed(h.source.addr) {
-                Reason::Bypass
-            } else {
-                Reason::OutsideToInside
-            }
-            .into());
-        }
-        Class::NoNeighbour | Class::Outside | Class::Elsewhere => return Err(Reason::Elsewhere.into()),
-        Class::NoRoute | Class::Unknown => return Err(Reason::NoRoute.into()),
-    };
-    let Some(proto) = Proto::from_ip(h.proto) else {
-        return Err(Reason::ToRouter.into());
-    };
-    if h.is_later_fragment() {
-        return later_fragment(p, t, c, h);
-    }
-    if h.proto == IP_ICMP {
-        if icmp::is_error(h.flags) {
-            return icmp_error(
-                p,
-                t,
-                c,
-                &Arrived {
-                    h,
-                    external: Some(address),
-                    way: &way,
-                },
-            );
-        }
-        if h.flags != ICMP_ECHO_REPLY && h.flags != ICMP_TIMESTAMP_REPLY {
-            return Err(Reason::ToRouter.into());
-        }
-    }
-    let index = slot_index(address, proto, h.destination.port);
+fn try_look_inward<T: Tables>(t: &T, job: &mut Job) -> Step<()> {
+    let index = slot_index(job.way.index, key_of(&job.h).proto, job.h.destination.port);
     let slot = t.slot(index).ok_or(Reason::Unbound)?;
-    let Some(word) = live(t, c.cfg, index, slot, c.now) else {
-        let verdict = unbound(t, c.cfg, index, slot, proto);
-        if h.is_fragment() {
-            let kind = if matches!(verdict, Verdict::Pass(_)) {
-                FATE_PASS
-            } else {
-                FATE_DROP
-            };
-            remember(t, c, h, &Rewrite::none(h), kind)?;
-        }
-        return Err(verdict);
-    };
-    let target = binding::inside_of(slot);
-    let out = c.way(t, h, target.addr)?;
-    check_way(h, &out)?;
-    if c.cfg.tracks(proto) {
-        let flow = flow_of(index, word, h, proto, (target, h.source));
-        track_in(t, c.cfg, slot, &flow, c.now)?;
+    if live(t, job.cfg, index, slot, job.now).is_none() {
+        return Err(absent(t, job, index, slot));
     }
-    refresh_inbound(c.cfg, slot, word, proto, c.now);
-    count(t, c.cfg, index, h, Side::Outside);
+    job.target = binding::inside_of(slot);
+    job.behind = index;
+    // The kernel's reverse path filter does not see this packet.
+    foreign(t, job)?;
+    let query = job.query(job.target.addr);
+    if !destination(t, job.cfg, &query, &mut job.way) {
+        return Err(Reason::NotConfigured.into());
+    }
+    check_way(&job.h, &job.way)
+}
+
+/// From outside to the inside endpoint behind an external one.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn send_inward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job) -> Outcome {
+    match try_send_inward(p, t, job) {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+#[inline(always)]
+fn try_send_inward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job) -> Step<Outcome> {
+    let h = &job.h;
+    used(
+        t,
+        job,
+        job.behind,
+        &Ends {
+            inside: job.target,
+            remote: h.source,
+            side: Side::Outside,
+        },
+    )?;
     let r = Rewrite {
         source: h.source,
-        destination: target,
+        destination: job.target,
         id: h.id,
-        mss: c.cfg.mss as u16,
+        mss: job.cfg.mss as u16,
     };
     if h.is_fragment() {
-        remember(t, c, h, &r, FATE_FORWARD)?;
+        remember(t, job, &r, FATE_FORWARD)?;
     }
-    send(p, t, h, &r, &out, Reason::Inbound)
+    write(p, t, h, &r, &job.way)?;
+    Ok(Outcome::forward(Reason::Inbound, job.way.port))
 }
 
-/// Writes the packet and names its way out.
+/// A packet from outside must not claim to come from inside or from the router.
 #[inline(always)]
-fn send<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, r: &Rewrite, out: &Way, reason: Reason) -> Step<Verdict> {
-    write(p, t, h, r, out)?;
-    Ok(Verdict::Forward(reason, out.port))
+fn foreign<T: Tables>(t: &T, job: &Job) -> Result<(), Reason> {
+    let mut back = Way::UNKNOWN;
+    job.way_to(t, job.h.source.addr, &mut back)?;
+    match back.class {
+        Class::Inside | Class::External | Class::Local => Err(Reason::Martian),
+        Class::NoNeighbour if back.beyond == Side::Inside => Err(Reason::Martian),
+        _ => Ok(()),
+    }
 }
 
+/// No binding has the port: the packet is the router's or nobody's.
+#[inline(always)]
+fn absent<T: Tables>(t: &T, job: &Job, index: u32, slot: &Slot) -> Outcome {
+    let reason = unbound(t, job.cfg, index, slot);
+    if job.h.is_fragment() {
+        settle(t, job, reason)
+    } else {
+        reason.into()
+    }
+}
+
+/// No slot: 0 would be TCP port 0.
+const NO_SLOT: u32 = 0;
+
+/// The ends of a flow, seen from one of its bindings.
+struct Ends {
+    inside: Endpoint,
+    remote: Endpoint,
+    /// The side that the packet came from, as this binding sees it.
+    side: Side,
+}
+
+/// A packet uses a binding: its session moves on (which may refuse the packet), its stamp is renewed, it is counted.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn used<T: Tables>(t: &T, job: &Job, index: u32, ends: &Ends) -> Result<(), Reason> {
+    let h = &job.h;
+    let slot = t.slot(index).ok_or(Reason::Contended)?;
+    let (_, proto, _) = slot_parts(index);
+    let word = SlotWord(slot.word.get());
+    if job.cfg.tracks(proto) {
+        let (flags, remote_port) = match proto {
+            Proto::Tcp => (h.flags, ends.remote.port),
+            Proto::Udp => (0, ends.remote.port),
+            // The identifier is the binding's; a query has no remote port.
+            Proto::Icmp => (0, 0),
+        };
+        let flow = Flow {
+            slot: index,
+            generation: word.generation(),
+            proto,
+            flags,
+            inside: ends.inside,
+            remote: Endpoint::new(ends.remote.addr, remote_port),
+        };
+        let refused = t.track(job.cfg, &flow, ends.side, job.now);
+        if refused & REFUSED != 0 {
+            return Err(refusal(refused));
+        }
+    }
+    // Inbound packets refresh TCP bindings, others only if configured so (RFC 4787 REQ-6).
+    if ends.side == Side::Inside || proto == Proto::Tcp || job.cfg.has(FLAG_REFRESH_IN) {
+        refresh(job.cfg, slot, word, job.now);
+    }
+    if job.cfg.has(FLAG_COUNTING)
+        && let Some(traffic) = t.traffic(index)
+    {
+        let (packets, bytes) = match ends.side {
+            Side::Inside => (&traffic.packets_out, &traffic.bytes_out),
+            Side::Outside => (&traffic.packets_in, &traffic.bytes_in),
+        };
+        packets.fetch_add(1);
+        bytes.fetch_add(u64::from(h.total_len));
+    }
+    Ok(())
+}
+
+/// Writes the packet.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn write<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, r: &Rewrite, out: &Way) -> Result<(), Reason> {
     let interface = t.interface(out.port).ok_or(Reason::NotConfigured)?;
@@ -300,33 +479,41 @@ fn check_way(h: &Headers, way: &Way) -> Step<()> {
         return Err(Reason::TtlExpired.into());
     }
     if way.mtu != 0 && h.total_len > way.mtu {
-        return Err(Verdict::Punt(
-            Reason::TooBig,
-            Argument {
-                value: u32::from(way.mtu),
-                out: 0,
-            },
-        ));
+        return Err(Outcome::punt(Reason::TooBig, u32::from(way.mtu), 0));
     }
     if way.class == Class::NoNeighbour {
-        return Err(Verdict::Punt(
-            Reason::NoNeighbour,
-            Argument {
-                value: way.next_hop,
-                out: way.index,
-            },
-        ));
+        return Err(Outcome::punt(Reason::NoNeighbour, way.next_hop, way.index));
     }
     Ok(())
 }
 
-/// Whether the source may have bindings: it must be an inside host by configuration, else by the routing table.
+/// Whether a packet may make a binding. Its source must be an inside host by configuration and by the routing table, and
+/// what would be refused later must not cost a port now.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn admit<T: Tables>(t: &T, c: &Context, h: &Headers) -> Result<(), Reason> {
-    if c.cfg.has(FLAG_INSIDE_PREFIXES) && !t.inside_prefix(h.source.addr) {
+fn admit<T: Tables>(t: &T, job: &Job) -> Result<(), Reason> {
+    let h = &job.h;
+    if job.cfg.has(FLAG_INSIDE_PREFIXES) && !t.inside_prefix(h.source.addr) {
         return Err(Reason::ForeignSource);
     }
-    let back = c.way(t, h, h.source.addr)?;
+    if h.proto == IP_TCP && h.flags & RST != 0 {
+        return Err(Reason::NoSession);
+    }
+    if job.cfg.has(FLAG_POLICY) {
+        let proto = key_of(h).proto;
+        let flow = Flow {
+            slot: 0,
+            generation: 0,
+            proto,
+            flags: 0,
+            inside: h.source,
+            remote: h.destination,
+        };
+        if !t.policy(job.cfg, Side::Inside, &flow) {
+            return Err(Reason::Policy);
+        }
+    }
+    let mut back = Way::UNKNOWN;
+    job.way_to(t, job.h.source.addr, &mut back)?;
     match back.class {
         Class::Inside => Ok(()),
         Class::NoNeighbour if back.beyond == Side::Inside => Ok(()),
@@ -334,85 +521,18 @@ fn admit<T: Tables>(t: &T, c: &Context, h: &Headers) -> Result<(), Reason> {
     }
 }
 
-/// No slot: 0 would be TCP port 0.
-const NO_SLOT: u32 = 0;
-
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn look_up<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> u32 {
-    find(t, cfg, key, now).unwrap_or(NO_SLOT)
-}
-
-/// A new binding.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn begin<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32, reason: &mut Reason) -> u32 {
-    create(t, cfg, key, now, reason)
-}
-
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn track_out<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u32) -> Result<(), Reason> {
-    session::outbound(t, cfg, slot, flow, now)
-}
-
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn track_in<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u32) -> Result<(), Reason> {
-    session::inbound(t, cfg, slot, flow, now)
-}
-
-#[inline(always)]
-fn flow_of(slot: u32, word: SlotWord, h: &Headers, proto: Proto, ends: (Endpoint, Endpoint)) -> Flow {
-    let (inside, remote) = ends;
-    let (flags, remote) = match proto {
-        Proto::Tcp => (h.flags, remote),
-        Proto::Udp => (0, remote),
-        // The identifier is the binding's; a query has no remote port.
-        Proto::Icmp => (0, Endpoint::new(remote.addr, 0)),
-    };
-    Flow {
-        slot,
-        generation: word.generation(),
-        proto,
-        flags,
-        inside,
-        remote,
-    }
-}
-
-/// Inbound packets refresh TCP bindings, others only if configured so (RFC 4787 REQ-6).
-#[inline(always)]
-fn refresh_inbound(cfg: &Config, slot: &Slot, word: SlotWord, proto: Proto, now: u32) {
-    if proto == Proto::Tcp || cfg.has(FLAG_REFRESH_IN) {
-        refresh(cfg, slot, word, now);
-    }
-}
-
-/// Counts a packet on its binding, if that is on.
-#[inline(always)]
-fn count<T: Tables>(t: &T, cfg: &Config, index: u32, h: &Headers, side: Side) {
-    if !cfg.has(FLAG_COUNTING) {
-        return;
-    }
-    let Some(traffic) = t.traffic(index) else { return };
-    let (packets, bytes) = match side {
-        Side::Inside => (&traffic.packets_out, &traffic.bytes_out),
-        Side::Outside => (&traffic.packets_in, &traffic.bytes_in),
-    };
-    packets.fetch_add(1);
-    bytes.fetch_add(u64::from(h.total_len));
-}
-
 /// For an external port without a live binding. A port outside the pool is the router's own. In the pool, TCP is dropped
 /// without an answer (RFC 5382 REQ-4); UDP and ICMP go to the router, whose resolver may use any port, unless the port
 /// rests: then the packet is for a binding that was.
 #[inline(always)]
-fn unbound<T: Tables>(t: &T, cfg: &Config, index: u32, slot: &Slot, proto: Proto) -> Verdict {
-    let state = SlotWord(slot.word.get()).state();
-    if state != SlotState::Free {
-        return Reason::NoBinding.into();
+fn unbound<T: Tables>(t: &T, cfg: &Config, index: u32, slot: &Slot) -> Reason {
+    if SlotWord(slot.word.get()).state() != SlotState::Free {
+        return Reason::NoBinding;
     }
+    let (address, proto, port) = slot_parts(index);
     if proto != Proto::Tcp {
-        return Reason::Unbound.into();
+        return Reason::Unbound;
     }
-    let (address, _, port) = crate::ports::slot_parts(index);
     let reserved = match t.block(block_index(address, port, cfg.block_shift)) {
         Some(block) => BlockWord(block.word.get()).state() == BlockState::Reserved,
         None => true,
@@ -420,72 +540,89 @@ fn unbound<T: Tables>(t: &T, cfg: &Config, index: u32, slot: &Slot, proto: Proto
     let (word, bit) = used_place(index);
     let taken = t.used_ports(word).is_none_or(|w| w.get() & bit != 0);
     if reserved || taken {
-        Reason::Unbound.into()
+        Reason::Unbound
     } else {
-        Reason::NoBinding.into()
+        Reason::NoBinding
     }
 }
 
 /// Remembers what the first fragment said.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn remember<T: Tables>(t: &T, c: &Context, h: &Headers, r: &Rewrite, kind: u8) -> Result<(), Reason> {
+fn remember<T: Tables>(t: &T, job: &Job, r: &Rewrite, kind: u8) -> Result<(), Reason> {
     let fate = Fate {
         source: r.source.addr,
         destination: r.destination.addr,
         id: r.id,
         kind,
     };
-    fragment::learn(t, c.cfg, h, &(Datagram::of(h, c.side), fate), c.now)
+    fragment::learn(t, job.cfg, &job.h, &(Datagram::of(&job.h, job.side), fate), job.now)
 }
 
 /// A fragment without ports goes where the first one went.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn later_fragment<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, h: &Headers) -> Step<Verdict> {
-    let fate = fragment::follow(t, c.cfg, h, &Datagram::of(h, c.side), c.now)?;
+fn later_fragment<P: Packet, T: Tables>(p: &mut P, t: &T, job: &mut Job) -> Outcome {
+    match try_later_fragment(p, t, job) {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+#[inline(always)]
+fn try_later_fragment<P: Packet, T: Tables>(p: &mut P, t: &T, job: &mut Job) -> Step<Outcome> {
+    fragment::sound(&job.h)?;
+    let datagram = Datagram::of(&job.h, job.side);
+    let entry = fragment::find(t, job.cfg, &datagram, job.now).ok_or(Reason::FragmentOrphan)?;
+    let fate = fragment::fate(t, entry).ok_or(Reason::FragmentOrphan)?;
+    if fate.kind == FATE_FORWARD {
+        let query = job.query(fate.destination);
+        if !destination(t, job.cfg, &query, &mut job.way) {
+            return Err(Reason::NotConfigured.into());
+        }
+        check_way(&job.h, &job.way)?;
+    }
+    // Not before: what the slow path brings back must not count as seen.
+    fragment::seen(t, &job.h, entry, job.now)?;
     match fate.kind {
         FATE_FORWARD => {}
         FATE_PASS => return Err(Reason::Unbound.into()),
         _ => return Err(Reason::FragmentRefused.into()),
     }
-    let out = c.way(t, h, fate.destination)?;
-    check_way(h, &out)?;
     let r = Rewrite {
         source: Endpoint::new(fate.source, 0),
         destination: Endpoint::new(fate.destination, 0),
         id: fate.id,
         mss: 0,
     };
-    send(p, t, h, &r, &out, Reason::Fragment)
-}
-
-/// An ICMP error and what its destination is.
-struct Arrived<'a> {
-    h: &'a Headers,
-    /// Index of the external address that it is sent to.
-    external: Option<u32>,
-    way: &'a Way,
+    write(p, t, &job.h, &r, &job.way)?;
+    Ok(Outcome::forward(Reason::Fragment, job.way.port))
 }
 
 /// An ICMP error and the packet it quotes.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn icmp_error<P: Packet, T: Tables>(p: &mut P, t: &T, c: &Context, arrived: &Arrived) -> Step<Verdict> {
-    let Arrived { h, external, way } = *arrived;
-    let mut quote = icmp::Quote::EMPTY;
-    icmp::read_quote(p, h, &mut quote)?;
-    let translated = icmp::translate(t, c.cfg, h, &quote, &(c.side, external, c.now))?;
-    let out = if external.is_some() {
-        c.way(t, h, translated.outer.destination.addr)?
-    } else {
-        *way
-    };
-    check_way(h, &out)?;
-    let interface = t.interface(out.port).ok_or(Reason::NotConfigured)?;
-    icmp::apply(p, h, &translated)?;
-    rewrite::link(p, h, interface, out.mac)?;
-    Ok(Verdict::Forward(Reason::IcmpError, out.port))
+fn icmp_error<P: Packet, T: Tables>(p: &mut P, t: &T, job: &mut Job) -> Outcome {
+    match try_icmp_error(p, t, job) {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
 }
 
-/// Whether a slot is one that traffic made, not the configuration.
-pub fn is_dynamic(slot: &Slot) -> bool {
-    slot.kind.get() == KIND_DYNAMIC
+#[inline(always)]
+fn try_icmp_error<P: Packet, T: Tables>(p: &mut P, t: &T, job: &mut Job) -> Step<Outcome> {
+    let mut tr = Translated::EMPTY;
+    icmp::read_quote(p, &job.h, &mut tr.quote)?;
+    find_quoted(t, job, &mut tr)?;
+    if job.external().is_some() {
+        let query = job.query(tr.destination);
+        if !destination(t, job.cfg, &query, &mut job.way) {
+            return Err(Reason::NotConfigured.into());
+        }
+    }
+    check_way(&job.h, &job.way)?;
+    icmp::apply(p, &job.h, &tr)?;
+    let interface = t.interface(job.way.port).ok_or(Reason::Rewrite)?;
+    rewrite::link(p, &job.h, interface, job.way.mac)?;
+    Ok(Outcome::forward(Reason::IcmpError, job.way.port))
+}
+
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn find_quoted<T: Tables>(t: &T, job: &Job, tr: &mut Translated) -> Result<(), Reason> {
+    icmp::translate(t, job.cfg, &job.h, &(job.side, job.external(), job.now), tr)
 }

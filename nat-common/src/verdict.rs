@@ -1,6 +1,6 @@
 //! What is to be done with a packet.
 
-use crate::counters::Reason;
+use crate::counters::{Action, Reason};
 
 /// The outcome of the decision. Written changes are already in the packet when this says [`Verdict::Forward`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,37 +24,93 @@ pub struct Argument {
     pub out: u32,
 }
 
-/// The result of a step: `Err` ends the packet's way.
-pub type Step<T> = Result<T, Verdict>;
+/// A verdict in one register: functions of the kernel program return this, because the verifier refuses what is left in
+/// the return register of one that returns a struct by pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome(u64);
 
-impl From<Reason> for Verdict {
-    /// The verdict of a reason that needs no argument.
+const FORWARD: u64 = 0;
+const PASS: u64 = 1;
+const DROP: u64 = 2;
+const PUNT: u64 = 3;
+
+/// The result of a step: `Err` ends the packet's way.
+pub type Step<T> = Result<T, Outcome>;
+
+impl Outcome {
+    /// No outcome yet: the next step decides.
+    pub const GO_ON: Outcome = Outcome(u64::MAX);
+
+    #[inline(always)]
+    const fn new(reason: Reason, action: u64, value: u32, out: u32) -> Self {
+        Self(reason as u64 | action << 8 | (value as u64) << 10 | (out as u64) << 42)
+    }
+
+    /// Send it out by interface number `port`.
+    #[inline(always)]
+    pub const fn forward(reason: Reason, port: u32) -> Self {
+        Self::new(reason, FORWARD, port, 0)
+    }
+
+    /// Copy it to the slow path.
+    #[inline(always)]
+    pub const fn punt(reason: Reason, value: u32, out: u32) -> Self {
+        Self::new(reason, PUNT, value, out)
+    }
+
+    /// The reason as a number.
+    #[inline(always)]
+    pub fn reason(self) -> u32 {
+        (self.0 & 0xff) as u32
+    }
+
+    /// What is to be done.
+    #[inline(always)]
+    pub fn action(self) -> Action {
+        match self.0 >> 8 & 3 {
+            FORWARD => Action::Forward,
+            PASS => Action::Pass,
+            DROP => Action::Drop,
+            _ => Action::Punt,
+        }
+    }
+
+    /// Number of the interface of the way out, or the slow path's argument.
+    #[inline(always)]
+    pub fn argument(self) -> Argument {
+        Argument {
+            value: (self.0 >> 10) as u32,
+            out: (self.0 >> 42) as u32,
+        }
+    }
+
+    /// Taken apart.
+    pub fn verdict(self) -> Verdict {
+        let reason = Reason::ALL[self.reason() as usize];
+        match self.action() {
+            Action::Forward => Verdict::Forward(reason, self.argument().value),
+            Action::Pass => Verdict::Pass(reason),
+            Action::Drop => Verdict::Drop(reason),
+            Action::Punt => Verdict::Punt(reason, self.argument()),
+        }
+    }
+}
+
+impl From<Reason> for Outcome {
+    /// The outcome of a reason that needs no argument.
     #[inline(always)]
     fn from(reason: Reason) -> Self {
-        match reason {
-            Reason::Quota
-            | Reason::Exhausted
-            | Reason::Policy
-            | Reason::TtlExpired
-            | Reason::Unreachable
-            | Reason::FragmentOrphan
-            | Reason::TooBig
-            | Reason::NoNeighbour => Verdict::Punt(reason, Argument { value: 0, out: 0 }),
-            Reason::NotIpv4
-            | Reason::ForeignVlan
-            | Reason::ToRouter
-            | Reason::Multicast
-            | Reason::Bypass
-            | Reason::Elsewhere
-            | Reason::Unbound => Verdict::Pass(reason),
-            _ => Verdict::Drop(reason),
-        }
+        let action = match reason.action() {
+            Action::Punt => PUNT,
+            Action::Pass => PASS,
+            Action::Forward | Action::Drop => DROP,
+        };
+        Self::new(reason, action, 0, 0)
     }
 }
 
 impl Verdict {
     /// The reason.
-    #[inline(always)]
     pub fn reason(&self) -> Reason {
         match self {
             Verdict::Forward(r, _) | Verdict::Pass(r) | Verdict::Drop(r) | Verdict::Punt(r, _) => *r,
@@ -65,17 +121,28 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counters::Action;
 
     #[test]
-    fn verdicts_agree_with_the_table_of_reasons() {
+    fn outcomes_keep_what_they_are_made_of() {
         for &reason in Reason::ALL {
-            let expected = reason.action();
-            match Verdict::from(reason) {
-                Verdict::Pass(_) => assert_eq!(expected, Action::Pass, "{reason:?}"),
-                Verdict::Punt(..) => assert_eq!(expected, Action::Punt, "{reason:?}"),
-                _ => assert!(matches!(expected, Action::Drop | Action::Forward), "{reason:?}"),
+            let verdict = Outcome::from(reason).verdict();
+            assert_eq!(verdict.reason(), reason);
+            assert_eq!(Outcome::from(reason).reason(), reason as u32);
+            match verdict {
+                Verdict::Pass(_) => assert_eq!(reason.action(), Action::Pass),
+                Verdict::Punt(..) => assert_eq!(reason.action(), Action::Punt),
+                _ => assert!(matches!(reason.action(), Action::Drop | Action::Forward)),
             }
         }
+        let argument = Argument {
+            value: u32::MAX,
+            out: (1 << 22) - 1,
+        };
+        let punt = Outcome::punt(Reason::NoNeighbour, argument.value, argument.out);
+        assert_eq!(punt.verdict(), Verdict::Punt(Reason::NoNeighbour, argument));
+        assert_eq!(
+            Outcome::forward(Reason::Outbound, 63).verdict(),
+            Verdict::Forward(Reason::Outbound, 63)
+        );
     }
 }

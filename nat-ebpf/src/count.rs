@@ -2,15 +2,12 @@
 
 use crate::maps::COUNTERS;
 use aya_ebpf::programs::XdpContext;
-use nat_common::{
-    counters::{REASONS, Reason},
-    flow::Side,
-};
+use nat_common::{counters::REASONS, flow::Side};
 
 /// Counts a packet for its reason.
 #[inline(always)]
-pub fn count(ctx: &XdpContext, side: Side, reason: Reason) {
-    let index = side as u32 * REASONS as u32 + reason as u32;
+pub fn count(ctx: &XdpContext, side: Side, reason: u32) {
+    let index = side as u32 * REASONS as u32 + reason;
     if let Some(count) = COUNTERS.get_ptr_mut(index) {
         // SAFETY: a per-CPU element, and the program is not interrupted by itself.
         unsafe {

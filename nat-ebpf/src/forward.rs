@@ -14,7 +14,7 @@ use nat_common::{
     event::{PUNT_MAX, Punt},
     maps::{PUNT_SOURCES, Tokens},
     tables::{Route, RouteKind, Tables},
-    verdict::Argument,
+    verdict::Outcome,
 };
 
 const AF_INET: u8 = 2;
@@ -23,12 +23,12 @@ const FIB_FWD_DISABLED: i64 = 5;
 const FIB_NOT_FORWARDED: i64 = 4;
 const FIB_NO_NEIGHBOUR: i64 = 7;
 
-/// Redirects to an interface.
+/// Redirects to an interface; returns the action and the reason to count.
 #[inline(always)]
-pub fn redirect(reason: Reason, port: u32) -> (u32, Reason) {
-    match DEVICES.redirect(port, u64::from(xdp_action::XDP_DROP)) {
-        Ok(action) if action == xdp_action::XDP_REDIRECT => (action, reason),
-        _ => (xdp_action::XDP_DROP, Reason::Rewrite),
+pub fn redirect(outcome: Outcome) -> (u32, u32) {
+    match DEVICES.redirect(outcome.argument().value, u64::from(xdp_action::XDP_DROP)) {
+        Ok(action) if action == xdp_action::XDP_REDIRECT => (action, outcome.reason()),
+        _ => (xdp_action::XDP_DROP, Reason::Rewrite as u32),
     }
 }
 
@@ -70,33 +70,42 @@ pub fn route(ctx: *mut core::ffi::c_void, ifindex: u32, source: u32, destination
 
 /// Copies a packet for the daemon, within the budgets. Returns the reason to count.
 #[inline(never)]
-pub fn punt(ctx: &XdpContext, reason: Reason, argument: Argument) -> Reason {
-    let maps = Maps { ctx };
+pub fn punt(ctx: &XdpContext, outcome: Outcome) -> u32 {
+    match try_punt(ctx, outcome) {
+        Ok(()) => outcome.reason(),
+        Err(reason) => reason as u32,
+    }
+}
+
+#[inline(always)]
+fn try_punt(ctx: &XdpContext, outcome: Outcome) -> Result<(), Reason> {
+    let argument = outcome.argument();
+    let maps = Maps { ctx: Some(ctx) };
     let Some(state) = maps.state() else {
-        return Reason::NotConfigured;
+        return Err(Reason::NotConfigured);
     };
     let Some(cfg) = maps.config(state.active.wrapping_sub(1)) else {
-        return Reason::NotConfigured;
+        return Err(Reason::NotConfigured);
     };
     let now = maps.now(state);
     let source = source_of(ctx).wrapping_mul(0x9e37_79b1) >> 22 & (PUNT_SOURCES - 1);
     if !take(cfg, &PUNT_SOURCE, source, now, cfg.punt_source, cfg.punt_source_rate)
         || !take(cfg, &PUNT_TOTAL, 0, now, cfg.punt_total, cfg.punt_total_rate)
     {
-        return Reason::Budget;
+        return Err(Reason::Budget);
     }
     let Some(scratch) = PUNT_SCRATCH.get_ptr_mut(0) else {
-        return Reason::Budget;
+        return Err(Reason::Budget);
     };
     // SAFETY: the context is the program's own.
     let whole = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) };
     let Some(len) = bounded(whole.min(PUNT_MAX as u64), 1, PUNT_MAX as u64) else {
-        return Reason::Budget;
+        return Err(Reason::Budget);
     };
     // SAFETY: a per-CPU element that this program run has for itself, large enough for header and copy.
     unsafe {
         (*scratch).header = Punt {
-            reason: reason as u32,
+            reason: outcome.reason(),
             ifindex: ctx.ingress_ifindex() as u32,
             argument: argument.value,
             out: argument.out,
@@ -104,14 +113,14 @@ pub fn punt(ctx: &XdpContext, reason: Reason, argument: Argument) -> Reason {
             len: len as u32,
         };
         if bpf_xdp_load_bytes(ctx.as_ptr().cast(), 0, (&raw mut (*scratch).bytes).cast(), len as u32) != 0 {
-            return Reason::Truncated;
+            return Err(Reason::Truncated);
         }
         let record = core::slice::from_raw_parts(scratch.cast::<u8>().cast_const(), size_of::<Punt>() + len as usize);
         if PUNTS.output::<[u8]>(record, 0).is_err() {
-            return Reason::Budget;
+            return Err(Reason::Budget);
         }
     }
-    reason
+    Ok(())
 }
 
 /// The source address of an IPv4 packet, as a key for budgets.

@@ -9,6 +9,8 @@ mod count;
 #[cfg(target_arch = "bpf")]
 mod forward;
 #[cfg(target_arch = "bpf")]
+mod global;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;
@@ -17,21 +19,21 @@ mod packet;
 mod programs {
     use crate::{count, forward, maps::Maps, packet::XdpPacket};
     use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-    use nat_common::{flow::Side, translate::process, verdict::Verdict};
+    use nat_common::{counters::Action, flow::Side, translate::process};
 
     #[inline(always)]
     fn handle(ctx: &XdpContext, side: Side) -> u32 {
-        let verdict = process(
+        let outcome = process(
             &mut XdpPacket::new(ctx),
-            &Maps { ctx },
+            &Maps { ctx: Some(ctx) },
             side,
             ctx.ingress_ifindex() as u32,
         );
-        let (action, reason) = match verdict {
-            Verdict::Forward(reason, port) => forward::redirect(reason, port),
-            Verdict::Pass(reason) => (xdp_action::XDP_PASS, reason),
-            Verdict::Drop(reason) => (xdp_action::XDP_DROP, reason),
-            Verdict::Punt(reason, argument) => (xdp_action::XDP_DROP, forward::punt(ctx, reason, argument)),
+        let (action, reason) = match outcome.action() {
+            Action::Forward => forward::redirect(outcome),
+            Action::Pass => (xdp_action::XDP_PASS, outcome.reason()),
+            Action::Drop => (xdp_action::XDP_DROP, outcome.reason()),
+            Action::Punt => (xdp_action::XDP_DROP, forward::punt(ctx, outcome)),
         };
         count::count(ctx, side, reason);
         action

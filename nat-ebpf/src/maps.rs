@@ -1,25 +1,28 @@
 //! Every map, and `Tables` over them. The sizes here are placeholders: the daemon sets them before it loads the programs.
 
+use crate::global;
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_spin_lock as SpinLock},
     btf_maps,
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64, bpf_spin_lock, bpf_spin_unlock},
     macros::{btf_map, map},
-    maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
+    maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key as Prefix},
     programs::XdpContext,
 };
 use nat_common::{
     config::{Config, State},
     counters::{COUNTERS as COUNTER_COUNT, Count},
     event::{Event, PUNT_MAX, Punt},
+    flow::{InsideKey, Proto, Side},
     maps::{
         Address, Block, Bucket, Destination, Fragment, Host, Interface, LOCKS as LOCK_COUNT, MAX_INTERFACES,
         PUNT_SOURCES, Session, Slot, Tokens, Traffic,
     },
     policy::{MAX_RULES, Rule},
     raw::Word64,
-    tables::{Route, Tables},
+    session::{Flow, SessionState},
+    tables::{Route, RouteKind, Tables},
 };
 
 /// `State`: what changes while the program runs.
@@ -128,7 +131,20 @@ struct Lock {
 
 /// The tables as the running program sees them.
 pub struct Maps<'a> {
-    pub ctx: &'a XdpContext,
+    /// The packet's context, without which there are no routes.
+    pub ctx: Option<&'a XdpContext>,
+}
+
+/// What changes while the program runs.
+#[inline(always)]
+pub fn state() -> Option<&'static State> {
+    STATE.get(0)
+}
+
+/// One of the two configurations.
+#[inline(always)]
+pub fn config(index: u32) -> Option<&'static Config> {
+    CONFIG.get(index)
 }
 
 /// Writes jiffies where the daemon reads them.
@@ -251,12 +267,12 @@ impl Tables for Maps<'_> {
 
     #[inline(always)]
     fn bypassed(&self, addr: u32) -> bool {
-        BYPASS.get(&Key::new(32, addr.to_be_bytes())).is_some()
+        BYPASS.get(&Prefix::new(32, addr.to_be_bytes())).is_some()
     }
 
     #[inline(always)]
     fn inside_prefix(&self, addr: u32) -> bool {
-        PREFIXES.get(&Key::new(32, addr.to_be_bytes())).is_some()
+        PREFIXES.get(&Prefix::new(32, addr.to_be_bytes())).is_some()
     }
 
     #[inline(always)]
@@ -272,7 +288,16 @@ impl Tables for Maps<'_> {
 
     #[inline(always)]
     fn route(&self, ifindex: u32, source: u32, destination: u32, tos: u8) -> Route {
-        crate::forward::route(self.ctx.as_ptr(), ifindex, source, destination, tos)
+        match self.ctx {
+            Some(ctx) => crate::forward::route(ctx.as_ptr(), ifindex, source, destination, tos),
+            None => Route {
+                kind: RouteKind::None,
+                ifindex: 0,
+                next_hop: 0,
+                mtu: 0,
+                mac: [0; 6],
+            },
+        }
     }
 
     #[inline(always)]
@@ -293,5 +318,60 @@ impl Tables for Maps<'_> {
             entry.write(event);
             entry.submit(0);
         }
+    }
+
+    #[inline(always)]
+    fn claim_port(&self, _: &Config, block: u32, proto: Proto, mask: u64, random: u32) -> u32 {
+        global::global_claim_port(block, proto as u32, mask, random)
+    }
+
+    #[inline(always)]
+    fn grow(&self, _: &Config, host: u32, key: &InsideKey, random: u32, now: u32) -> u32 {
+        global::global_grow(host, key, random, now)
+    }
+
+    #[inline(always)]
+    fn reclaim(&self, _: &Config, host: u32, key: &InsideKey, random: u32, now: u32) -> u32 {
+        global::global_reclaim(host, key, random, now)
+    }
+
+    #[inline(always)]
+    fn find_binding(&self, _: &Config, key: &InsideKey, now: u32) -> u32 {
+        global::global_find(key, now)
+    }
+
+    #[inline(always)]
+    fn create_binding(&self, _: &Config, key: &InsideKey, now: u32) -> u32 {
+        global::global_create(key, now)
+    }
+
+    #[inline(always)]
+    fn track(&self, _: &Config, flow: &Flow, side: Side, now: u32) -> u32 {
+        global::global_track(flow, side as u32, now)
+    }
+
+    #[inline(always)]
+    fn free_place(&self, _: &Config, host: u32) -> u32 {
+        global::global_free_place(host)
+    }
+
+    #[inline(always)]
+    fn count_blocks(&self, _: &Config, host: u32) -> u32 {
+        global::global_count_blocks(host)
+    }
+
+    #[inline(always)]
+    fn find_session(&self, _: &Config, flow: &Flow, port: u16, now: u32) -> u32 {
+        global::global_find_session(flow, u32::from(port), now)
+    }
+
+    #[inline(always)]
+    fn make_session(&self, _: &Config, flow: &Flow, state: SessionState, now: u32) -> bool {
+        global::global_make_session(flow, state as u32, now) != 0
+    }
+
+    #[inline(always)]
+    fn policy(&self, _: &Config, side: Side, flow: &Flow) -> bool {
+        global::global_policy(flow, side as u32) != 0
     }
 }

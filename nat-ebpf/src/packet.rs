@@ -60,6 +60,11 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn sum(&mut self, offset: usize, len: usize) -> u16 {
+        crate::global::global_sum(self.ctx.as_ptr().cast(), offset as u32, len as u32) as u16
+    }
+
+    #[inline(always)]
     fn shift_front(&mut self, bytes: i32) -> Option<()> {
         // SAFETY: the context is the program's own; packet pointers are derived anew by every `at`.
         let failed = unsafe { bpf_xdp_adjust_head(self.ctx.as_ptr().cast(), bytes) };
