@@ -47,7 +47,7 @@ mod programs {
     fn bench_restore(ctx: XdpContext) -> u32 {
         if write_next(&ctx).is_some() {
             // SAFETY: the map is a program array; returns only if it is empty.
-            let _ = unsafe { TARGET.tail_call(&ctx, 0) };
+            unsafe { TARGET.tail_call(&ctx, 0) };
         }
         XDP_PASS
     }
@@ -123,7 +123,7 @@ mod programs {
             u64::from(in_turn) + 1
         };
         if traffic.random != 0 {
-            ((x >> 32) * u64::from(traffic.flows) >> 32) as u32
+            (((x >> 32) * u64::from(traffic.flows)) >> 32) as u32
         } else {
             in_turn
         }

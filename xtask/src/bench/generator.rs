@@ -130,8 +130,8 @@ pub fn traffic(mut bytes: Vec<u8>, flows: u32, order: Order, ifindex: u32) -> Re
     let pseudo = [&[0, 17], udp_length].concat();
     let (ip_sum, udp_sum) = (sum(&bytes[14..34]), sum(&bytes[34..]) + sum(&pseudo));
     let mut words = [0; 5];
-    for (word, eight) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-        *word = u64::from_ne_bytes(eight.try_into()?);
+    for (word, eight) in words.iter_mut().zip(bytes.as_chunks().0) {
+        *word = u64::from_ne_bytes(*eight);
     }
     Ok(Traffic {
         template: words,
@@ -173,17 +173,15 @@ pub fn ifindex(ns: &Namespace, dev: &str) -> Result<u32> {
 
 /// Sum of 16-bit words in the machine's byte order, not folded (RFC 1071 §2).
 fn sum(bytes: &[u8]) -> u32 {
-    bytes
-        .chunks_exact(2)
-        .map(|two| u32::from(u16::from_ne_bytes([two[0], two[1]])))
-        .sum()
+    let words = bytes.as_chunks().0.iter();
+    words.map(|two| u32::from(u16::from_ne_bytes(*two))).sum()
 }
 
 #[cfg(test)]
-mod tests {
+mod test {
     use super::*;
-    use ::tests::checksum::verify_checksums;
-    use ::tests::packet::L4;
+    use tests::checksum::verify_checksums;
+    use tests::packet::L4;
 
     /// As root in CI: what the generator writes over any earlier contents is right to the last bit.
     #[test]

@@ -1,12 +1,9 @@
 //! The bench's own eBPF object: built on demand, opened from its file.
 
-use std::path::PathBuf;
-
 #[cfg(feature = "bench")]
 use anyhow::Context;
 use anyhow::Result;
 
-use crate::run::root;
 #[cfg(any(test, not(feature = "bench")))]
 use crate::run::{cargo, step};
 
@@ -51,6 +48,7 @@ pub fn load<'e>(ebpf: &'e mut aya::Ebpf, name: &str) -> Result<&'e mut aya::prog
 }
 
 /// Where it is.
-pub fn path() -> PathBuf {
-    root().join("target/bpf/bpfel-unknown-none/release/bench-ebpf")
+#[cfg(feature = "bench")]
+fn path() -> std::path::PathBuf {
+    crate::run::root().join("target/bpf/bpfel-unknown-none/release/bench-ebpf")
 }

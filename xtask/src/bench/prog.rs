@@ -262,10 +262,10 @@ fn context(ingress: u32) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+mod test {
     use super::*;
-    use ::tests::checksum::verify_checksums;
-    use ::tests::lab::EXTERNAL;
+    use tests::checksum::verify_checksums;
+    use tests::lab::EXTERNAL;
 
     /// As root in CI: the limit that everything is compared with translates correctly.
     #[test]
