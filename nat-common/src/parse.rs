@@ -180,28 +180,36 @@ fn options_sum<P: Packet>(p: &mut P, l3: usize) -> u32 {
 fn options_walk<P: Packet>(p: &mut P, l3: usize) -> u32 {
     let len = options_len(p, l3);
     let start = l3 + 20;
-    // Zero, but the verifier does not know it (the version in the header's first byte is 4): it would otherwise follow every
-    // sequence of one-byte options as a case of its own.
-    let Some(first) = p.again(l3) else { return FAULT };
-    let mut at = usize::from(first >> 4 & 3);
+    // Zero, because the version in the header's first byte is 4, but the verifier does not know it: any of the low six bits
+    // could be set. So it sees one unknown place in every round instead of following every sequence of options.
+    let Some(first) = p.again(l3) else {
+        return FAULT;
+    };
+    let zero = usize::from(first >> 4 & 3) * 21;
+    let mut at = zero & 63;
     let mut steps = 0;
     while steps < 40 && at < len && at < 40 {
         steps += 1;
-        let Some(kind) = p.again(start + at) else { return FAULT };
-        match kind {
-            0 => return 0,
-            1 => at += 1,
-            0x83 | 0x89 => return FAULT_ROUTE,
-            _ => {
-                let Some(length) = p.again(start + at + 1) else {
-                    return FAULT;
-                };
-                if length < 2 || at + length as usize > len {
-                    return FAULT;
-                }
-                at += length as usize;
+        let Some(kind) = p.again(start + at) else {
+            return FAULT;
+        };
+        let mut length = 1;
+        if kind == 0 {
+            return 0;
+        }
+        if kind == 0x83 || kind == 0x89 {
+            return FAULT_ROUTE;
+        }
+        if kind != 1 {
+            let Some(said) = p.again(start + at + 1) else {
+                return FAULT;
+            };
+            length = usize::from(said);
+            if length < 2 || at + length > len {
+                return FAULT;
             }
         }
+        at = ((at + length) ^ zero) & 63;
     }
     0
 }
