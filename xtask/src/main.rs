@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything that is done with this repository, from a bare machine to a tested NAT.
 
+mod bench;
 mod build;
 mod cli;
 mod demo;
@@ -8,6 +9,7 @@ mod run;
 mod scorecard;
 mod setup;
 mod test;
+mod verifier;
 
 use std::process::ExitCode;
 
@@ -23,6 +25,8 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Lab(lab) => lab::run(&lab),
         Command::Scorecard => scorecard::run(),
+        Command::Bench(bench) => bench::run(&bench),
+        Command::Verifier => verifier::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
