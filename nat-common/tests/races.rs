@@ -5,6 +5,7 @@ mod common;
 use common::{audit, sweep, used_slots};
 use nat_common::binding;
 use nat_common::counters::Reason;
+use nat_common::event::EVENT_EXHAUSTED;
 use nat_common::flow::{Endpoint, InsideKey, Proto};
 use nat_common::memory::{Frame, MemTables, Setup, addr, end, on_cpu};
 use nat_common::session::{ACK, SYN};
@@ -96,6 +97,33 @@ fn both_processors_allocate() {
         );
         audit(&t, 1024..=65535);
     }
+}
+
+/// Two processors that give one host its next block at the same moment: nothing is exhausted, and nobody says so in the
+/// log or to the host.
+#[test]
+fn meeting_is_not_exhaustion() {
+    let mut refused = Vec::new();
+    for round in 0..100 {
+        let t = large(round).tables();
+        let results = race(|cpu| {
+            let key = |n| InsideKey {
+                proto: Proto::Tcp,
+                inside: Endpoint::new(addr("10.0.0.5"), 1000 + (cpu as u16) * 1000 + n),
+            };
+            (0..800)
+                .filter_map(|n| bind(&t, &key(n)).err())
+                .collect::<Vec<Reason>>()
+        });
+        refused.extend(results.concat());
+        refused.extend(
+            t.events()
+                .iter()
+                .filter(|e| e.kind == EVENT_EXHAUSTED)
+                .map(|_| Reason::Exhausted),
+        );
+    }
+    assert_eq!(refused, [], "refused, or said to be");
 }
 
 /// Both processors want the last ports of a small pool: as many bindings as ports, and the others are refused.
