@@ -2,6 +2,7 @@
 
 mod build;
 mod cli;
+mod fuzz;
 mod lab;
 mod run;
 mod setup;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Build => build::run(),
         Command::Test | Command::Ci => test::run(),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Lab(lab) => lab::run(&lab),
     };
     match result {
