@@ -189,7 +189,7 @@ fn the_sweeper_loses_nothing_that_is_used() {
                 if cpu == 1 {
                     for n in 0..100 {
                         let inside = Endpoint::new(addr("10.0.2.0") + round % 8, (round * 100 + n) as u16);
-                        world.inside(&Frame::udp(inside, remote, b"x"));
+                        world.inside(Frame::udp(inside, remote, b"x"));
                     }
                     continue;
                 }

@@ -55,13 +55,13 @@ fn sweep_slot(t: &MemTables, index: u32) {
                 binding::forget(t, cfg, &key, index);
             }
         }
-        SlotState::Resting if now.wrapping_sub(word.stamp()) >= cfg.rest => {
-            if slot
-                .word
-                .replace(word.0, SlotWord::new(SlotState::Free, word.generation(), 0).0)
-            {
-                release_port(t, index);
-            }
+        SlotState::Resting
+            if now.wrapping_sub(word.stamp()) >= cfg.rest
+                && slot
+                    .word
+                    .replace(word.0, SlotWord::new(SlotState::Free, word.generation(), 0).0) =>
+        {
+            release_port(t, index);
         }
         _ => {}
     }
