@@ -30,8 +30,19 @@ pub enum Command {
     Bench(Bench),
     /// Loads all programs and compares what the kernel's verifier had to do with their budgets
     Verifier,
+    /// Runs every fuzz target of the data path for a bounded time
+    Fuzz(Fuzz),
     /// What continuous integration runs: the same as test
     Ci,
+}
+
+#[derive(Args, Debug)]
+pub struct Fuzz {
+    /// Seconds for each target
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: u32,
+    /// Only this target
+    pub target: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod cli;
 mod demo;
+mod fuzz;
 mod lab;
 mod run;
 mod scorecard;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Command::Build => build::run(),
         Command::Test | Command::Ci => test::run(),
         Command::Demo => demo::run(),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Lab(lab) => lab::run(&lab),
         Command::Scorecard => scorecard::run(),
         Command::Bench(bench) => bench::run(&bench),
