@@ -83,9 +83,12 @@ pub enum Command {
     Reload,
     /// Take the NAT from its interfaces and remove everything it pinned
     Detach {
-        /// Where the pins are, for when no daemon runs
-        #[arg(long, value_name = "DIR", default_value = crate::config::DEFAULT_PIN_DIR)]
-        pin_dir: PathBuf,
+        /// The daemon's config, which says where its socket and its pins are
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Where the pins are, for when no daemon runs [default: /sys/fs/bpf/sipnat, or what the config says]
+        #[arg(long, value_name = "DIR")]
+        pin_dir: Option<PathBuf>,
     },
     /// Print shell completions
     Completions { shell: clap_complete::Shell },

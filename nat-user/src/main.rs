@@ -13,7 +13,7 @@ use nat_user::{
     blocklog,
     cli::{Bindings, ChangeForward, Cli, Command, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_OK, Lookup, Run},
     client::{Client, ClientError},
-    config::{Config, ConfigError, DEFAULT_SOCKET, Overrides, RunOptions},
+    config::{Config, ConfigError, DEFAULT_PIN_DIR, DEFAULT_SOCKET, Overrides, RunOptions},
     control::{BindingFilter, Done, Request},
     daemon,
     output::{self, JsonArray, TABLE_LIMIT},
@@ -47,7 +47,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Run(run) => {
             drop(out);
-            daemon::run(run_options(run, cli.socket))?;
+            daemon::run(run_options(run, cli.socket.clone()))?;
             return Ok(EXIT_OK);
         }
         Command::Check { config } => return check(&mut out, &config, json),
@@ -77,11 +77,21 @@ fn dispatch(cli: Cli) -> Result<u8> {
         }
         Command::Events { follow } => events(&mut out, &socket, follow, json)?,
         Command::Reload => done(&mut out, &socket, &Request::Reload, json)?,
-        Command::Detach { pin_dir } => match Client::connect(&socket) {
-            Err(ClientError::NoDaemon { .. }) => print_done(&mut out, daemon::detach(&pin_dir)?, json)?,
-            Err(error) => return Err(error.into()),
-            Ok(mut client) => print_done(&mut out, client.one::<Done>(&Request::Detach)?.message, json)?,
-        },
+        Command::Detach { config, pin_dir } => {
+            let config = config
+                .as_deref()
+                .map(Config::load)
+                .transpose()?
+                .map(|config| config.daemon);
+            let pin_dir = pin_dir.or(config.as_ref().map(|daemon| daemon.pin_dir.clone()));
+            let pin_dir = pin_dir.unwrap_or_else(|| DEFAULT_PIN_DIR.into());
+            let socket = cli.socket.or(config.map(|daemon| daemon.socket)).unwrap_or(socket);
+            match Client::connect(&socket) {
+                Err(ClientError::NoDaemon { .. }) => print_done(&mut out, daemon::detach(&pin_dir)?, json)?,
+                Err(error) => return Err(error.into()),
+                Ok(mut client) => print_done(&mut out, client.one::<Done>(&Request::Detach)?.message, json)?,
+            }
+        }
     }
     out.flush()?;
     Ok(EXIT_OK)

@@ -139,8 +139,7 @@ impl Service for Daemon {
                     external,
                     kind,
                     idle_s: idle.as_secs(),
-                    expires_s: (life != FOREVER)
-                        .then(|| clock.duration(life).saturating_sub(idle).as_secs_f64().ceil() as u64),
+                    expires_s: (life != FOREVER).then(|| clock.duration(life).saturating_sub(idle).as_secs()),
                     created_s: clock.age(slot.created.get()).as_secs(),
                     filtering: match (kind, numbers.filtering(common)) {
                         (BindingKind::Dynamic, Number::AddressDependent) => Filtering::AddressDependent,
