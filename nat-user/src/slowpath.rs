@@ -68,6 +68,8 @@ pub mod split;
 mod engine_tests;
 #[cfg(test)]
 mod namespace_tests;
+#[cfg(test)]
+mod program_tests;
 
 use std::borrow::Borrow;
 use std::io;

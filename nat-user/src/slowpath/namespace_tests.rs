@@ -8,28 +8,25 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use aya::maps::PerCpuArray;
-use aya::programs::Xdp;
 use nat_common::checksum::full;
-use nat_common::counters::{Count, REASONS, Reason};
+use nat_common::counters::Reason;
 use nat_common::flow::Side;
 use nat_common::fragment::Datagram;
-use nat_common::maps::{Capacity, Interface, ROLE_INSIDE};
+use nat_common::maps::{Interface, ROLE_INSIDE};
 
 use super::outlet::RawSocket;
 use super::reinject::{KernelPrograms, LIVE_FRAME_MAX, Reinject};
 use super::*;
 use crate::config::Config;
-use crate::dataplane::object;
 use crate::net::testns::{TestNs, pair};
 
 const SOON: Duration = Duration::from_secs(5);
 /// The router "vb" 10.9.0.1, the host "va" 10.9.0.2.
-const ROUTER: [u8; 4] = [10, 9, 0, 1];
-const HOST: [u8; 4] = [10, 9, 0, 2];
+pub(super) const ROUTER: [u8; 4] = [10, 9, 0, 1];
+pub(super) const HOST: [u8; 4] = [10, 9, 0, 2];
 
 /// Host and router, and the router's interface index.
-fn lab() -> Option<(TestNs, TestNs, u32)> {
+pub(super) fn lab() -> Option<(TestNs, TestNs, u32)> {
     let (host, router) = pair()?;
     host.ip("addr add 10.9.0.2/24 dev va");
     router.ip("addr add 10.9.0.1/24 dev vb");
@@ -37,14 +34,14 @@ fn lab() -> Option<(TestNs, TestNs, u32)> {
     Some((host, router, index))
 }
 
-fn if_index(name: &str) -> u32 {
+pub(super) fn if_index(name: &str) -> u32 {
     let name = std::ffi::CString::new(name).unwrap();
     // SAFETY: a string that ends in 0.
     unsafe { libc::if_nametoindex(name.as_ptr()) }
 }
 
 /// UDP from `source` to `destination` port 9999; without a checksum.
-fn udp(source: [u8; 4], destination: [u8; 4], ttl: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn udp(source: [u8; 4], destination: [u8; 4], ttl: u8, payload: &[u8]) -> Vec<u8> {
     let mut f = vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
     f.extend((28 + payload.len() as u16).to_be_bytes());
     f.extend([0x12, 0x34, 0, 0, ttl, 17, 0, 0]);
@@ -62,6 +59,18 @@ fn udp(source: [u8; 4], destination: [u8; 4], ttl: u8, payload: &[u8]) -> Vec<u8
 
 fn receiver(at: [u8; 4]) -> UdpSocket {
     let socket = UdpSocket::bind((Ipv4Addr::from(at), 9999)).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket
+}
+
+/// Receives all ICMP messages to this namespace, with their IP header.
+pub(super) fn icmp_receiver() -> UdpSocket {
+    // SAFETY: no pointers; the descriptor is checked and owned by nobody else.
+    let socket = unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_ICMP);
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
+        UdpSocket::from_raw_fd(fd)
+    };
     socket.set_read_timeout(Some(SOON)).unwrap();
     socket
 }
@@ -211,7 +220,7 @@ impl Reinject for Recorder {
     }
 }
 
-struct Nothing(HashSet<Datagram>);
+pub(super) struct Nothing(pub HashSet<Datagram>);
 
 impl KnownDatagrams for Nothing {
     fn known(&self, datagram: &Datagram) -> bool {
@@ -272,16 +281,7 @@ async fn counted(handle: &Handle, name: &str, value: u64) {
 #[test]
 fn time_exceeded_reaches_the_host() {
     let Some((host, router, vb)) = lab() else { return };
-    let icmp = host.enter(|| {
-        // SAFETY: no pointers; the descriptor is checked and owned by nobody else.
-        let socket = unsafe {
-            let fd = libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP);
-            assert!(fd >= 0);
-            UdpSocket::from_raw_fd(fd)
-        };
-        socket.set_read_timeout(Some(SOON)).unwrap();
-        socket
-    });
+    let icmp = host.enter(icmp_receiver);
     let mut frame = udp(HOST, [198, 51, 100, 7], 1, b"traceroute");
     frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
     with_slow_path(&router, vb, async |feed, handle, _| {
@@ -352,46 +352,4 @@ fn sent(feed: &UnixDatagram, bytes: &[u8]) -> io::Result<()> {
     } else {
         Ok(())
     }
-}
-
-#[test]
-fn the_real_programs_run_on_frames_given_back() {
-    let Some((_host, router, vb)) = lab() else { return };
-    router.enter(|| {
-        let capacity = Capacity {
-            addresses: 1,
-            index_buckets: 64,
-            session_buckets: 64,
-            fragment_buckets: 64,
-            hosts: 64,
-            destinations: 64,
-            counting: false,
-            block_shift: 6,
-        };
-        let mut ebpf = match object::open(&capacity, None) {
-            Ok(ebpf) => ebpf,
-            Err(error) if format!("{error:#}").contains("SIPNAT_SKIP_EBPF") => {
-                eprintln!("skipped: {error:#}");
-                return;
-            }
-            Err(error) => panic!("{error:#}"),
-        };
-        for name in [object::INSIDE, object::OUTSIDE] {
-            object::load(&mut ebpf, name).unwrap();
-        }
-        let [inside, outside]: [&Xdp; 2] =
-            [object::INSIDE, object::OUTSIDE].map(|name| ebpf.program(name).unwrap().try_into().unwrap());
-        let mut programs = KernelPrograms::new(inside, outside).unwrap();
-        let frame = udp(HOST, ROUTER, 64, b"x");
-        programs.reinject(Side::Outside, vb, &frame).unwrap();
-        programs.reinject(Side::Outside, vb, &frame).unwrap();
-        programs.reinject(Side::Inside, vb, &frame).unwrap();
-        // Without a configuration every packet is dropped and counted so, on the side of the program that ran.
-        let counts = PerCpuArray::<_, Count>::try_from(ebpf.map("COUNTERS").unwrap()).unwrap();
-        let packets = |side: Side| -> u64 {
-            let index = Reason::NotConfigured as u32 + side as u32 * REASONS as u32;
-            counts.get(&index, 0).unwrap().iter().map(|c| c.packets).sum()
-        };
-        assert_eq!((packets(Side::Inside), packets(Side::Outside)), (1, 2));
-    });
 }
