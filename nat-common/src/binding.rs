@@ -11,6 +11,8 @@ use crate::tables::Tables;
 /// Bits of an index entry that number the slot; the others are part of the key's hash.
 pub const SLOT_BITS: u32 = 26;
 
+/// Buckets in the window of one host.
+const WINDOW: u32 = 256;
 const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 
 const _: () = assert!((crate::maps::MAX_ADDRESSES as u64 * 3) << 16 <= 1 << SLOT_BITS);
@@ -30,8 +32,15 @@ impl Place {
     pub fn of(cfg: &Config, key: &InsideKey) -> Self {
         let packed = u64::from(key.inside.addr) << 32 | u64::from(key.inside.port) << 8 | key.proto as u64;
         let h = mix(packed, cfg.secret);
+        // The first bucket is in a window of the host's own, a few pages of memory: what one host uses at the same time
+        // then shares translation buffer entries. Where a host has more than its window holds, the other bucket, anywhere,
+        // takes the rest.
+        let window = mix(u64::from(key.inside.addr), cfg.secret.rotate_left(21)) as u32;
         Self {
-            buckets: [h as u32 & cfg.index_mask, second(h, cfg.index_mask)],
+            buckets: [
+                window.wrapping_add(h as u32 & (WINDOW - 1)) & cfg.index_mask,
+                second(h, cfg.index_mask),
+            ],
             tag: h & !SLOT_MASK,
         }
     }

@@ -20,7 +20,7 @@ pub fn second(h: u64, mask: u32) -> u32 {
 /// Number of the lowest set bit, 64 for none. Without a branch, as the verifier would follow every outcome.
 #[inline(always)]
 pub fn lowest(bits: u64) -> u32 {
-    (bits & bits.wrapping_neg()).wrapping_sub(1).count_ones()
+    bits.isolate_lowest_one().wrapping_sub(1).count_ones()
 }
 
 /// 1 if `a < b`, for numbers below 2^31, without a branch: the verifier would follow both sides of each.

@@ -16,8 +16,6 @@ use network_types::ip::Ipv4Hdr;
 
 /// Destination unreachable.
 pub const UNREACHABLE: u8 = 3;
-/// Source quench (RFC 6633 deprecates it; it is passed on).
-pub const SOURCE_QUENCH: u8 = 4;
 /// Time exceeded.
 pub const TIME_EXCEEDED: u8 = 11;
 /// Parameter problem.
@@ -26,10 +24,11 @@ pub const PARAMETER_PROBLEM: u8 = 12;
 /// The largest ICMP error whose checksum is verified; larger ones are dropped. RFC 1812 §4.3.2.3 limits them to 576 bytes.
 const LARGEST: usize = 1480;
 
-/// Whether an ICMP type is an error that is translated. Redirects are for the router's own link and are not.
+/// Whether an ICMP type is an error that is translated. Redirects are for the router's own link and are not; source quench
+/// is dead (RFC 6633, RFC 5508 REQ-10c).
 #[inline(always)]
 pub fn is_error(kind: u8) -> bool {
-    matches!(kind, UNREACHABLE | SOURCE_QUENCH | TIME_EXCEEDED | PARAMETER_PROBLEM)
+    matches!(kind, UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM)
 }
 
 /// The packet that an error quotes.

@@ -75,7 +75,8 @@ pub fn egress_key(ifindex: u32) -> u64 {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Address {
-    /// Address in the low half, generation in bits 32 to 47, bit 48 set while it is in use.
+    /// Address in the low half, generation in bits 32 to 47, bit 48 set while it is in use, bit 49 set if no interface of
+    /// the router carries it.
     pub word: Word64,
     /// Free blocks on it.
     pub free_blocks: Word64,
@@ -101,6 +102,18 @@ impl AddressWord {
     #[inline(always)]
     pub fn generation(self) -> u16 {
         (self.0 >> 32) as u16
+    }
+
+    /// The same, but routed to the router without an interface that carries it.
+    pub fn uncarried(self) -> Self {
+        Self(self.0 | 1 << 49)
+    }
+
+    /// Whether an interface of the router carries it: then what no binding has is the router's own. Otherwise the kernel
+    /// would forward it, so it must not be passed.
+    #[inline(always)]
+    pub fn carried(self) -> bool {
+        self.0 >> 49 & 1 == 0
     }
 
     /// Whether it may be used now.

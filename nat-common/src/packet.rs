@@ -12,6 +12,28 @@ pub trait Packet {
     /// Whether the whole frame, Ethernet header included, has at least `len` bytes.
     fn reaches(&mut self, len: usize) -> bool;
 
+    /// The 32-bit number at `offset`.
+    fn be32(&mut self, offset: usize) -> Option<u32> {
+        self.at::<[u8; 4]>(offset).map(|bytes| u32::from_be_bytes(*bytes))
+    }
+
+    /// The 16-bit number at `offset`.
+    fn be16(&mut self, offset: usize) -> Option<u16> {
+        self.at::<[u8; 2]>(offset).map(|bytes| u16::from_be_bytes(*bytes))
+    }
+
+    /// Writes a 32-bit number at `offset`.
+    fn set_be32(&mut self, offset: usize, value: u32) -> Option<()> {
+        *self.at::<[u8; 4]>(offset)? = value.to_be_bytes();
+        Some(())
+    }
+
+    /// Writes a 16-bit number at `offset`.
+    fn set_be16(&mut self, offset: usize, value: u16) -> Option<()> {
+        *self.at::<[u8; 2]>(offset)? = value.to_be_bytes();
+        Some(())
+    }
+
     /// The byte at `offset`, read from the packet again even if it was read before.
     ///
     /// The kernel's verifier follows a value that was compared in a loop as one value for each way out of the loop. What is

@@ -6,7 +6,6 @@ use crate::flow::{Endpoint, IP_ICMP, IP_TCP, IP_UDP};
 use crate::hash::same;
 use crate::packet::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_VLAN, Ethernet, Packet, TcpStart, VLAN_LEN};
 use network_types::icmp::Icmpv4Hdr;
-use network_types::ip::Ipv4Hdr;
 use network_types::udp::UdpHdr;
 
 /// Don't fragment.
@@ -98,16 +97,28 @@ pub fn parse<P: Packet>(p: &mut P, headers: &mut Headers) -> Result<(), Reason> 
 #[inline(always)]
 fn parse_ip<P: Packet>(p: &mut P, headers: &mut Headers) -> Result<(), Reason> {
     let l3 = usize::from(headers.l3);
-    let start = *p.at::<[u8; 4]>(l3).ok_or(Reason::Truncated)?;
-    let header_len = (start[0] & 0xf) as usize * 4;
-    let total_len = u16::from_be_bytes([start[2], start[3]]);
-    if start[0] >> 4 != 4 || header_len < 20 || (total_len as usize) < header_len {
+    let first = p.be32(l3).ok_or(Reason::Truncated)?;
+    let second = p.be32(l3 + 4).ok_or(Reason::Truncated)?;
+    let third = p.be32(l3 + 8).ok_or(Reason::Truncated)?;
+    let source = p.be32(l3 + 12).ok_or(Reason::Truncated)?;
+    let destination = p.be32(l3 + 16).ok_or(Reason::Truncated)?;
+    let header_len = (first >> 24 & 0xf) as usize * 4;
+    let total_len = first as u16;
+    if first >> 28 != 4 || header_len < 20 || (total_len as usize) < header_len {
         return Err(Reason::BadHeader);
     }
     if !p.reaches(l3 + total_len as usize) {
         return Err(Reason::Truncated);
     }
-    let mut sum = u64::from(fixed_sum(p, l3));
+    headers.total_len = total_len;
+    headers.id = (second >> 16) as u16;
+    headers.fragment = second as u16;
+    headers.proto = (third >> 16) as u8;
+    headers.ttl = (third >> 24) as u8;
+    headers.tos = (first >> 16) as u8;
+    headers.source = Endpoint::new(source, 0);
+    headers.destination = Endpoint::new(destination, 0);
+    let mut sum = u64::from(first) + u64::from(second) + u64::from(third) + u64::from(source) + u64::from(destination);
     if header_len > 20 {
         match options_walk(p, l3) {
             0 => sum += u64::from(options_sum(p, l3)),
@@ -119,34 +130,11 @@ fn parse_ip<P: Packet>(p: &mut P, headers: &mut Headers) -> Result<(), Reason> {
     if fold(sum) != 0xffff {
         return Err(Reason::BadChecksum);
     }
-    let ip = p.at::<Ipv4Hdr>(l3).ok_or(Reason::Truncated)?;
     headers.l4 = (l3 + header_len) as u16;
-    headers.total_len = total_len;
-    headers.id = u16::from_be_bytes(ip.id);
-    headers.fragment = u16::from_be_bytes(ip.frags);
-    headers.proto = ip.proto;
-    headers.ttl = ip.ttl;
-    headers.tos = ip.tos;
-    headers.source = Endpoint::new(u32::from_be_bytes(ip.src_addr), 0);
-    headers.destination = Endpoint::new(u32::from_be_bytes(ip.dst_addr), 0);
     if headers.is_later_fragment() {
         return Ok(());
     }
     ports(p, headers)
-}
-
-/// The sum of the header without its options, 0 if it is not all there. A function of its own, as the optimiser would
-/// otherwise keep every byte of the header on the stack until its field is wanted.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn fixed_sum<P: Packet>(p: &mut P, l3: usize) -> u32 {
-    let Some(words) = p.at::<[u8; 20]>(l3) else { return 0 };
-    let mut sum = 0u32;
-    let mut i = 0;
-    while i < 20 {
-        sum += u32::from(u16::from_be_bytes([words[i], words[i + 1]]));
-        i += 2;
-    }
-    sum
 }
 
 const FAULT: u32 = 1;
@@ -228,9 +216,10 @@ fn ports<P: Packet>(p: &mut P, h: &mut Headers) -> Result<(), Reason> {
             if payload < 8 {
                 return Err(short);
             }
-            let udp = p.at::<UdpHdr>(usize::from(h.l4)).ok_or(short)?;
-            h.source.port = u16::from_be_bytes(udp.src);
-            h.destination.port = u16::from_be_bytes(udp.dst);
+            let ports = p.be32(usize::from(h.l4)).ok_or(short)?;
+            p.at::<UdpHdr>(usize::from(h.l4)).ok_or(short)?;
+            h.source.port = (ports >> 16) as u16;
+            h.destination.port = ports as u16;
         }
         IP_TCP => {
             if payload < 20 {

@@ -228,11 +228,7 @@ pub fn claim_port<T: Tables>(t: &T, cfg: &Config, block: u32, proto: Proto, mask
 #[inline(always)]
 fn pick(bits: u64, random: u32) -> u32 {
     let turn = random & 63;
-    let turned = if turn == 0 {
-        bits
-    } else {
-        bits >> turn | bits << (64 - turn)
-    };
+    let turned = bits.rotate_right(turn);
     (lowest(turned) + turn) & 63
 }
 
@@ -339,28 +335,66 @@ fn claim_block<T: Tables>(t: &T, cfg: &Config, index: u32, host: &Host, random: 
             return None;
         }
     }
+    let entry = t.address(address)?;
+    let free = entry.free_blocks.get() as u32;
+    // Every free block is as likely as any other (RFC 6888 REQ-15): the one of a random rank. If others took blocks
+    // meanwhile, the first one that is left will do.
+    let number = if free != 0 {
+        t.take_block(cfg, address, (random >> 3) % free)
+    } else {
+        NO_BLOCK
+    };
+    let number = if number == NO_BLOCK {
+        t.take_block(cfg, address, 0)
+    } else {
+        number
+    };
+    if number == NO_BLOCK {
+        return None;
+    }
+    entry.free_blocks.fetch_add(u64::MAX);
+    Some(address * (PORTS >> cfg.block_shift) + number)
+}
+
+/// No block.
+pub const NO_BLOCK: u32 = u32::MAX;
+
+/// Takes the free block of rank `rank` of an external address; its number on that address, or `NO_BLOCK`.
+#[inline(always)]
+pub fn take_block<T: Tables>(t: &T, cfg: &Config, address: u32, rank: u32) -> u32 {
     let words = free_words(cfg.block_shift);
+    let mut rank = rank;
     let mut i = 0;
     while i < 64 && i < words {
-        let at = address * words + ((random >> 14).wrapping_add(i) & (words - 1));
-        i += 1;
-        let bits = t.free_blocks(at)?;
-        let mut attempt = 0;
-        while attempt < ATTEMPTS {
-            attempt += 1;
-            let free = bits.get();
-            if free == 0 {
-                break;
-            }
-            let bit = pick(free, random >> 20);
-            if bits.replace(free, free & !(1 << bit)) {
-                t.address(address)?.free_blocks.fetch_add(u64::MAX);
-                let number = (at - address * words) * 64 + bit;
-                return Some(address * (PORTS >> cfg.block_shift) + number);
-            }
+        let Some(bits) = t.free_blocks(address * words + i) else {
+            return NO_BLOCK;
+        };
+        let free = bits.get();
+        let here = free.count_ones();
+        if rank < here {
+            let bit = nth_bit(free, rank);
+            return if bits.replace(free, free & !(1 << (bit & 63))) {
+                i * 64 + bit
+            } else {
+                NO_BLOCK
+            };
         }
+        rank -= here;
+        i += 1;
     }
-    None
+    NO_BLOCK
+}
+
+/// Number of the set bit of rank `rank`.
+#[inline(always)]
+fn nth_bit(bits: u64, rank: u32) -> u32 {
+    let mut bits = bits;
+    let mut i = 0;
+    while i < 63 && i < rank {
+        bits &= bits.wrapping_sub(1);
+        i += 1;
+    }
+    lowest(bits)
 }
 
 /// Clears the bit of a port that nobody uses any more.

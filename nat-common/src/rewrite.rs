@@ -8,8 +8,6 @@ use crate::packet::{ETHERTYPE_IPV4, ETHERTYPE_VLAN, Ethernet, Packet, TcpStart, 
 use crate::parse::Headers;
 use crate::session::SYN;
 use network_types::icmp::Icmpv4Hdr;
-use network_types::ip::Ipv4Hdr;
-use network_types::udp::UdpHdr;
 
 /// What becomes of the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,18 +48,22 @@ pub fn apply<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> Result<(), Reaso
         .long(h.destination.addr, r.destination.addr)
         .word(h.source.port, r.source.port)
         .word(h.destination.port, r.destination.port);
+    let ports = u32::from(r.source.port) << 16 | u32::from(r.destination.port);
     match h.proto {
         IP_UDP => {
-            let udp = p.at::<UdpHdr>(usize::from(h.l4)).ok_or(Reason::Rewrite)?;
-            udp.src = r.source.port.to_be_bytes();
-            udp.dst = r.destination.port.to_be_bytes();
-            udp.check = addresses.apply_udp(u16::from_be_bytes(udp.check)).to_be_bytes();
+            let l4 = usize::from(h.l4);
+            let check = p.be16(l4 + UDP_CHECK).ok_or(Reason::Rewrite)?;
+            p.set_be32(l4, ports).ok_or(Reason::Rewrite)?;
+            p.set_be16(l4 + UDP_CHECK, addresses.apply_udp(check))
+                .ok_or(Reason::Rewrite)?;
         }
         IP_TCP => {
-            let tcp = p.at::<TcpStart>(usize::from(h.l4)).ok_or(Reason::Rewrite)?;
-            tcp.source = r.source.port.to_be_bytes();
-            tcp.destination = r.destination.port.to_be_bytes();
-            tcp.check = addresses.apply(u16::from_be_bytes(tcp.check)).to_be_bytes();
+            let l4 = usize::from(h.l4);
+            let check = p.be16(l4 + TCP_CHECK).ok_or(Reason::Rewrite)?;
+            p.set_be32(l4, ports).ok_or(Reason::Rewrite)?;
+            p.set_be16(l4 + TCP_CHECK, addresses.apply(check))
+                .ok_or(Reason::Rewrite)?;
+            let tcp = p.at::<TcpStart>(l4).ok_or(Reason::Rewrite)?;
             let header_len = (tcp.offset >> 4) as usize * 4;
             if r.mss != 0 && h.flags & SYN != 0 {
                 clamp_mss(p, h, header_len, r.mss)?;
@@ -92,21 +94,35 @@ pub fn apply<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> Result<(), Reaso
 /// The IP header: addresses, identification, TTL.
 #[inline(always)]
 pub fn ip<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> Result<(), Reason> {
-    let ip = p.at::<Ipv4Hdr>(usize::from(h.l3)).ok_or(Reason::Rewrite)?;
+    let l3 = usize::from(h.l3);
     let ttl = h.ttl.wrapping_sub(1);
+    let old_life = u16::from_be_bytes([h.ttl, h.proto]);
+    let new_life = u16::from_be_bytes([ttl, h.proto]);
+    let check = p.be16(l3 + IP_CHECK).ok_or(Reason::Rewrite)?;
     let check = Delta::new()
         .long(h.source.addr, r.source.addr)
         .long(h.destination.addr, r.destination.addr)
         .word(h.id, r.id)
-        .word(u16::from_be_bytes([h.ttl, h.proto]), u16::from_be_bytes([ttl, h.proto]))
-        .apply(u16::from_be_bytes(ip.check));
-    ip.src_addr = r.source.addr.to_be_bytes();
-    ip.dst_addr = r.destination.addr.to_be_bytes();
-    ip.id = r.id.to_be_bytes();
-    ip.ttl = ttl;
-    ip.check = check.to_be_bytes();
-    Ok(())
+        .word(old_life, new_life)
+        .apply(check);
+    p.set_be16(l3 + IP_ID, r.id).ok_or(Reason::Rewrite)?;
+    p.set_be32(l3 + IP_LIFE, u32::from(new_life) << 16 | u32::from(check))
+        .ok_or(Reason::Rewrite)?;
+    p.set_be32(l3 + IP_SOURCE, r.source.addr).ok_or(Reason::Rewrite)?;
+    p.set_be32(l3 + IP_DESTINATION, r.destination.addr)
+        .ok_or(Reason::Rewrite)
 }
+
+// Offsets of fields in the IP header (RFC 791 §3.1).
+const IP_ID: usize = 4;
+const IP_LIFE: usize = 8;
+const IP_CHECK: usize = 10;
+const IP_SOURCE: usize = 12;
+const IP_DESTINATION: usize = 16;
+/// Offset of the UDP checksum (RFC 768).
+const UDP_CHECK: usize = 6;
+/// Offset of the TCP checksum (RFC 9293 §3.1).
+const TCP_CHECK: usize = 16;
 
 /// Lowers the MSS option of a SYN (RFC 9293 §3.7.1) to `most`.
 #[inline(always)]

@@ -136,6 +136,14 @@ pub trait Tables {
         ports::free_place_of(self, cfg, host)
     }
 
+    /// [`ports::take_block`], likewise.
+    fn take_block(&self, cfg: &Config, address: u32, rank: u32) -> u32
+    where
+        Self: Sized,
+    {
+        ports::take_block(self, cfg, address, rank)
+    }
+
     /// [`ports::count_blocks`], likewise.
     fn count_blocks(&self, cfg: &Config, host: u32) -> u32
     where

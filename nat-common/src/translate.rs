@@ -11,7 +11,7 @@ use crate::counters::{Action, REFUSED, Reason, refusal};
 use crate::flow::{Endpoint, IP_ICMP, IP_TCP, IP_UDP, InsideKey, Proto, Side};
 use crate::fragment::{self, Datagram, FATE_DROP, FATE_FORWARD, FATE_PASS, Fate};
 use crate::icmp::{self, Translated};
-use crate::maps::{BlockState, BlockWord, Slot, SlotState, SlotWord};
+use crate::maps::{AddressWord, BlockState, BlockWord, Slot, SlotState, SlotWord};
 use crate::packet::Packet;
 use crate::parse::{DF, Headers, ICMP_ECHO, ICMP_ECHO_REPLY, ICMP_TIMESTAMP, ICMP_TIMESTAMP_REPLY, parse};
 use crate::ports::{block_index, slot_index, slot_parts, used_place};
@@ -156,10 +156,21 @@ fn martian(h: &Headers) -> Result<(), Reason> {
 /// A packet that is not for the NAT. If it is the first fragment of one that is for the router, the others must follow it.
 #[inline(always)]
 fn leave<T: Tables>(t: &T, job: &Job, reason: Reason) -> Outcome {
+    if reason == Reason::ToRouter && !carried(t, job) {
+        return Reason::NoBinding.into();
+    }
     if reason == Reason::ToRouter && job.h.is_fragment() && !job.h.is_later_fragment() && job.external().is_some() {
         return settle(t, job, reason);
     }
     reason.into()
+}
+
+/// Whether what is sent to this destination may be passed to the kernel as the router's own.
+#[inline(always)]
+fn carried<T: Tables>(t: &T, job: &Job) -> bool {
+    let Some(index) = job.external() else { return true };
+    t.address(index)
+        .is_some_and(|address| AddressWord(address.word.get()).carried())
 }
 
 /// Remembers the fate of a fragmented datagram that is not translated.
@@ -397,7 +408,11 @@ fn foreign<T: Tables>(t: &T, job: &Job) -> Result<(), Reason> {
 /// No binding has the port: the packet is the router's or nobody's.
 #[inline(always)]
 fn absent<T: Tables>(t: &T, job: &Job, index: u32, slot: &Slot) -> Outcome {
-    let reason = unbound(t, job.cfg, index, slot);
+    let reason = if carried(t, job) {
+        unbound(t, job.cfg, index, slot)
+    } else {
+        Reason::NoBinding
+    };
     if job.h.is_fragment() {
         settle(t, job, reason)
     } else {

@@ -4,7 +4,7 @@ mod common;
 
 use common::{audit, sweep, used_slots};
 use nat_common::binding;
-use nat_common::counters::Reason;
+use nat_common::counters::{REFUSED, Reason, refusal};
 use nat_common::event::EVENT_EXHAUSTED;
 use nat_common::flow::{Endpoint, InsideKey, Proto};
 use nat_common::memory::{Frame, MemTables, Setup, addr, end, on_cpu};
@@ -52,10 +52,9 @@ fn bind(t: &MemTables, key: &InsideKey) -> Result<u32, Reason> {
     if let Some(slot) = binding::find(t, t.active(), key, t.time()) {
         return Ok(slot);
     }
-    let mut reason = Reason::NoAddress;
-    match binding::create(t, t.active(), key, t.time(), &mut reason) {
-        0 => Err(reason),
-        slot => Ok(slot),
+    match binding::create(t, t.active(), key, t.time()) {
+        slot if slot & REFUSED == 0 => Ok(slot),
+        refused => Err(refusal(refused)),
     }
 }
 

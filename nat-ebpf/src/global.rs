@@ -158,3 +158,13 @@ pub extern "C" fn global_count_blocks(host: u32) -> u32 {
     let Some(cfg) = config() else { return 0 };
     ports::count_blocks(&TABLES, cfg, host)
 }
+
+/// See [`ports::take_block`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn global_take_block(address: u32, rank: u32) -> u32 {
+    let Some(cfg) = config() else {
+        return ports::NO_BLOCK;
+    };
+    ports::take_block(&TABLES, cfg, address, rank)
+}

@@ -356,6 +356,11 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
+    fn take_block(&self, _: &Config, address: u32, rank: u32) -> u32 {
+        global::global_take_block(address, rank)
+    }
+
+    #[inline(always)]
     fn count_blocks(&self, _: &Config, host: u32) -> u32 {
         global::global_count_blocks(host)
     }

@@ -41,6 +41,45 @@ impl Packet for XdpPacket<'_> {
         Some(unsafe { &mut *(start as *mut T) })
     }
 
+    // The compiler takes packet bytes for unaligned and loads them one by one; the machines that have XDP do not mind.
+
+    #[inline(always)]
+    fn be32(&mut self, offset: usize) -> Option<u32> {
+        let start: *const [u8; 4] = self.at::<[u8; 4]>(offset)?;
+        let mut value: u64;
+        // SAFETY: four bytes of the frame.
+        unsafe { core::arch::asm!("{v} = *(u32 *)({p} + 0)", v = out(reg) value, p = in(reg) start, options(nostack)) }
+        value = u64::from(u32::from_be(value as u32));
+        Some(value as u32)
+    }
+
+    #[inline(always)]
+    fn be16(&mut self, offset: usize) -> Option<u16> {
+        let start: *const [u8; 2] = self.at::<[u8; 2]>(offset)?;
+        let value: u64;
+        // SAFETY: two bytes of the frame.
+        unsafe { core::arch::asm!("{v} = *(u16 *)({p} + 0)", v = out(reg) value, p = in(reg) start, options(nostack)) }
+        Some(u16::from_be(value as u16))
+    }
+
+    #[inline(always)]
+    fn set_be32(&mut self, offset: usize, value: u32) -> Option<()> {
+        let start: *mut [u8; 4] = self.at::<[u8; 4]>(offset)?;
+        let value = u64::from(value.to_be());
+        // SAFETY: four bytes of the frame.
+        unsafe { core::arch::asm!("*(u32 *)({p} + 0) = {v}", v = in(reg) value, p = in(reg) start, options(nostack)) }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn set_be16(&mut self, offset: usize, value: u16) -> Option<()> {
+        let start: *mut [u8; 2] = self.at::<[u8; 2]>(offset)?;
+        let value = u64::from(value.to_be());
+        // SAFETY: two bytes of the frame.
+        unsafe { core::arch::asm!("*(u16 *)({p} + 0) = {v}", v = in(reg) value, p = in(reg) start, options(nostack)) }
+        Some(())
+    }
+
     #[inline(always)]
     fn again(&mut self, offset: usize) -> Option<u8> {
         // SAFETY: a reference is valid for reads.

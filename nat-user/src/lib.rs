@@ -15,6 +15,6 @@ pub mod pool;
 pub mod preflight;
 pub mod records;
 pub mod service;
-pub mod sweep;
 pub mod slowpath;
+pub mod sweep;
 pub mod units;
