@@ -11,6 +11,7 @@ pub mod checksum;
 pub mod classify;
 pub mod config;
 pub mod counters;
+pub mod error;
 pub mod event;
 pub mod flow;
 pub mod fragment;

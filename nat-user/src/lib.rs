@@ -15,5 +15,6 @@ pub mod pool;
 pub mod preflight;
 pub mod records;
 pub mod service;
+pub mod slowpath;
 pub mod sweep;
 pub mod units;
