@@ -8,6 +8,7 @@ pub mod frames;
 pub mod oracle;
 mod setup;
 mod tables;
+pub mod targets;
 mod world;
 
 pub use cases::{Case, Expected, cases};

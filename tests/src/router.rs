@@ -54,6 +54,12 @@ pub fn applies_to(nats: &[Nat], why_not_others: &str) -> bool {
     applies
 }
 
+/// Says that a recommendation (a SHOULD, not a MUST) is not followed by the NAT under test, and what was seen instead: a line
+/// that the scorecard reads. The test itself passes.
+pub fn not_met(what_was_seen: &str) {
+    println!("scorecard: not met: {what_was_seen}");
+}
+
 /// How the NAT is to be configured.
 #[derive(Clone, Debug, Default)]
 pub struct NatConfig {

@@ -174,7 +174,12 @@ impl Daemon {
         if self.child.is_some() {
             self.kill9();
         }
-        let output = self.command(&["detach", "--config"]).arg(self.config_file()).output()?;
+        let mut command = self.command(&["detach", "--pin-dir"]);
+        let output = command
+            .arg(self.pin_dir())
+            .arg("--socket")
+            .arg(self.socket())
+            .output()?;
         ensure!(
             output.status.success(),
             "sipnat detach: {}\n{}",

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::lab::{DEV, Host};
 use crate::ns::Namespace;
-use crate::packet::{ETHERTYPE_VLAN, Packet};
+use crate::packet::{ETHERTYPE_VLAN, L4, Packet};
 
 /// A packet socket on one interface. What arrived since it was opened waits in its buffer, so open it before you send.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct RawSocket {
     fd: OwnedFd,
     what: String,
     buffer: Vec<u8>,
+    /// Only frames for this interface's own address, not what the switch floods to all ports.
+    own_only: bool,
 }
 
 /// A frame that a packet socket saw.
@@ -26,6 +28,8 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Whether the namespace sent it (otherwise it received it).
     pub outgoing: bool,
+    /// Whether it was for another host, and the switch flooded it.
+    pub foreign: bool,
     /// When it was read.
     pub at: std::time::SystemTime,
 }
@@ -38,9 +42,13 @@ impl Frame {
 }
 
 impl RawSocket {
-    /// Opens the interface of a host; sees received frames only.
+    /// Opens the interface of a host; sees only frames that are for this host.
     pub fn host(host: &Host) -> Result<Self> {
-        Self::open(host, DEV, false)
+        let socket = Self::open(host, DEV, false)?;
+        Ok(Self {
+            own_only: true,
+            ..socket
+        })
     }
 
     /// Opens an interface; sees received frames, and with `outgoing` also those that the namespace sends.
@@ -53,6 +61,7 @@ impl RawSocket {
             fd,
             what,
             buffer: vec![0; 70_000],
+            own_only: false,
         })
     }
 
@@ -135,7 +144,7 @@ impl RawSocket {
     ) -> Result<Packet> {
         let packet = self.recv_packet(what, deadline, |packet| sentinel(packet) || unwanted(packet))?;
         if unwanted(&packet) {
-            bail!("on {} came what must not: {packet:?}", self.what);
+            bail!("on {} came what must not: {}", self.what, summary(&packet));
         }
         Ok(packet)
     }
@@ -149,9 +158,10 @@ impl RawSocket {
                 && unwanted(&packet)
             {
                 bail!(
-                    "after {:?} came on {} what must not: {packet:?}",
+                    "after {:?} came on {} what must not: {}",
                     start.elapsed(),
-                    self.what
+                    self.what,
+                    summary(&packet)
                 );
             }
         }
@@ -160,6 +170,16 @@ impl RawSocket {
 
     /// The next frame, or `None` when the time is over.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Frame>> {
+        let end = Instant::now() + timeout;
+        loop {
+            match self.any(end.saturating_duration_since(Instant::now()))? {
+                Some(frame) if self.own_only && frame.foreign => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
+    fn any(&mut self, timeout: Duration) -> Result<Option<Frame>> {
         let mut poll = libc::pollfd {
             fd: self.fd.as_raw_fd(),
             events: libc::POLLIN,
@@ -179,17 +199,28 @@ impl RawSocket {
 /// One line about a frame, for messages.
 pub fn describe(frame: &Frame) -> String {
     match Packet::parse(&frame.bytes) {
-        Ok(packet) => format!(
-            "{} > {} proto {} ttl {} id {} {} bytes",
-            packet.src(),
-            packet.dst(),
-            packet.protocol(),
-            packet.ip.ttl,
-            packet.ip.id,
-            packet.payload().len()
-        ),
+        Ok(packet) => summary(&packet),
         Err(error) => format!("{} bytes: {error}", frame.bytes.len()),
     }
+}
+
+/// One line about a packet, for messages.
+pub fn summary(packet: &Packet) -> String {
+    let kind = match (&packet.l4, packet.ip.mf || packet.ip.offset > 0) {
+        (_, true) => format!("protocol {}, fragment at {}", packet.protocol(), packet.ip.offset),
+        (L4::Udp(_), _) => "UDP".into(),
+        (L4::Tcp(tcp), _) => format!("TCP flags {:#04x}", tcp.flags),
+        (L4::Icmp(icmp), _) => format!("ICMP {}/{}", icmp.kind, icmp.code),
+        (L4::Raw(protocol, _), _) => format!("protocol {protocol}"),
+    };
+    format!(
+        "{} > {} {kind} ttl {} id {} {} bytes",
+        packet.src(),
+        packet.dst(),
+        packet.ip.ttl,
+        packet.ip.id,
+        packet.payload().len()
+    )
 }
 
 fn open_packet_socket(dev: &str, outgoing: bool) -> io::Result<OwnedFd> {
@@ -279,6 +310,7 @@ fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<Frame>> {
         Ok(Some(Frame {
             bytes,
             outgoing,
+            foreign: from.sll_pkttype == libc::PACKET_OTHERHOST,
             at: std::time::SystemTime::now(),
         }))
     }

@@ -23,8 +23,26 @@ pub enum Command {
     /// A lab of network namespaces to try things in by hand
     #[command(subcommand)]
     Lab(Lab),
+    /// Runs the requirement tests against sipnat and nftables, and writes docs/scorecard.md
+    Scorecard,
+    /// Measures, with a packet generator of its own
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Loads all programs and compares what the kernel's verifier had to do with their budgets
+    Verifier,
+    /// Runs every fuzz target of the data path for a bounded time
+    Fuzz(Fuzz),
     /// What continuous integration runs: the same as test
     Ci,
+}
+
+#[derive(Args, Debug)]
+pub struct Fuzz {
+    /// Seconds for each target
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: u32,
+    /// Only this target
+    pub target: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -47,6 +65,79 @@ pub struct LabUp {
     /// What the router translates with
     #[arg(long, value_enum, default_value_t = LabNat::Sipnat)]
     pub nat: LabNat,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Compares sipnat with nftables, plain forwarding and a bare redirect, side by side; writes docs/performance.md
+    Nat(BenchNat),
+    /// Nanoseconds per packet of the programs themselves, by BPF_PROG_TEST_RUN
+    Prog(BenchProg),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct BenchNat {
+    /// Fewer and shorter rounds: shows that everything works, not how fast it is
+    #[arg(long)]
+    pub quick: bool,
+    /// Only these parts
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    pub only: Vec<BenchPart>,
+    /// Only these routers (the generator alone is always measured)
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "ROUTER")]
+    pub routers: Vec<BenchRouter>,
+    /// Rounds of each measurement, interleaved between the routers [default: 5; quick: 2]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: Option<u32>,
+    /// Length of one round in milliseconds [default: 500; quick: 150]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(20..=60_000))]
+    pub round: Option<u64>,
+    /// The core that generator, router and sink share [default: the last one]
+    #[arg(long)]
+    pub cpu: Option<usize>,
+    /// Where to write the figures instead of docs/performance.md; nothing is written if parts or routers are chosen or with
+    /// --quick, unless this is given
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<std::path::PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct BenchProg {
+    /// The core to measure on [default: the last one]
+    #[arg(long)]
+    pub cpu: Option<usize>,
+    /// Runs of each measurement
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..))]
+    pub repeat: u32,
+    /// Bindings that the random packets hit
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub flows: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchPart {
+    /// Packets per second with 1 and 50,000 flows
+    Pps,
+    /// Packets per second with 1,000,000 bindings hit at random, and with 1,000
+    Million,
+    /// New flows per second
+    NewFlows,
+    /// TCP through iperf3
+    Iperf,
+    /// Sweeping 1,000,000 bindings, and its effect on packets
+    Expiry,
+    /// Memory per binding
+    Memory,
+    /// Nanoseconds per packet by BPF_PROG_TEST_RUN
+    Prog,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchRouter {
+    Bare,
+    Kernel,
+    Nftables,
+    Sipnat,
 }
 
 #[derive(Args, Debug)]

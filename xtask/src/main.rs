@@ -1,12 +1,16 @@
 //! `cargo xtask`: everything that is done with this repository, from a bare machine to a tested NAT.
 
+mod bench;
 mod build;
 mod cli;
 mod demo;
+mod fuzz;
 mod lab;
 mod run;
+mod scorecard;
 mod setup;
 mod test;
+mod verifier;
 
 use std::process::ExitCode;
 
@@ -20,7 +24,11 @@ fn main() -> ExitCode {
         Command::Build => build::run(),
         Command::Test | Command::Ci => test::run(),
         Command::Demo => demo::run(),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Lab(lab) => lab::run(&lab),
+        Command::Scorecard => scorecard::run(),
+        Command::Bench(bench) => bench::run(&bench),
+        Command::Verifier => verifier::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

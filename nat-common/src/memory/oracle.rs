@@ -43,6 +43,8 @@ pub struct View {
     /// Whether the transport checksum is right, if there is one in this packet: not in pieces, other protocols, and
     /// UDP without.
     pub sum: Option<bool>,
+    /// Whether it is an ICMP error, whose `data` is then the whole message.
+    pub error: bool,
     /// What follows the transport header, or the IP header where there is none; everything that no NAT changes.
     pub data: Vec<u8>,
 }
@@ -93,6 +95,7 @@ impl View {
             ports,
             ip_sum: ones(&[header]) == 0xffff,
             sum,
+            error: start == 1 && matches!(segment.first(), Some(3 | 4 | 11 | 12)),
             data: segment[skip..].to_vec(),
         })
     }
@@ -109,10 +112,6 @@ impl View {
         frame.extend([8, 0]);
         frame.extend(&self.data[8..]);
         frame
-    }
-
-    fn is_error(&self) -> bool {
-        self.proto == 1 && self.fragment & 0x1fff == 0 && matches!(self.data.first(), Some(3 | 4 | 11 | 12))
     }
 }
 
@@ -152,8 +151,8 @@ pub fn check(t: &MemTables, side: Side, before: &[u8], verdict: &Verdict, after:
         after[new.ip.end..] == before[old.ip.end..],
         "changed what follows the packet",
     )?;
-    let error = old.is_error();
-    if !error {
+    ensure(old.error == new.error, "made or unmade an error")?;
+    if !old.error {
         ensure(same_data(t, &old, &new), "changed the payload")?;
     }
     match out.role {
@@ -181,7 +180,7 @@ pub fn check(t: &MemTables, side: Side, before: &[u8], verdict: &Verdict, after:
         }
         _ => return Err("sent out of an interface that is neither inside nor outside".into()),
     }
-    if error {
+    if old.error {
         check_error(t, out.role, &old, &new)
     } else {
         Ok(())

@@ -184,3 +184,21 @@ fn the_clock_may_wrap() {
     world.tables.wait(101);
     assert_eq!(udp_in(&world, external), Reason::NoBinding);
 }
+
+/// A closed session ends by itself, also on a binding that another one keeps (RFC 7857 §2).
+#[test]
+fn a_closed_session_ends_alone() {
+    let world = Setup::default().world();
+    let external = open_tcp(&world, HOST, REMOTE, SYN);
+    tcp_in(&world, external, SYN | ACK);
+    let other = end("192.0.2.9:443");
+    world.out(&Frame::tcp(end(HOST), other, SYN, b""));
+    world.back(&Frame::tcp(other, external, SYN | ACK, b""));
+    tcp_in(&world, external, RST);
+    world.tables.wait(240);
+    assert_eq!(tcp_in(&world, external, ACK), Reason::NoSession);
+    assert_eq!(
+        world.back_reason(&Frame::tcp(other, external, ACK, b"x")),
+        Reason::Inbound
+    );
+}

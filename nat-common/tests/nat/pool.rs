@@ -238,7 +238,7 @@ fn a_syn_flood_does_not_end_connections() {
     }
     for n in 0..2000 {
         let remote = Endpoint::new(addr("192.0.2.0") + n, 80);
-        world.inside(&Frame::tcp(end("10.0.0.66:6666"), remote, SYN, b""));
+        world.inside(Frame::tcp(end("10.0.0.66:6666"), remote, SYN, b""));
     }
     let external = world.external(Proto::Tcp, end("10.0.0.5:5004")).unwrap();
     for n in 0..connections {

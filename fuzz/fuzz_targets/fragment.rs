@@ -1,0 +1,4 @@
+//! See `nat_common::memory::targets::fragment`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| nat_common::memory::targets::fragment(data));

@@ -1,0 +1,5 @@
+//! RFC 5508: NAT behaviour for ICMP.
+
+mod errors;
+mod own;
+mod queries;
