@@ -116,7 +116,7 @@ pub fn parse(data: &[u8]) {
         view.ip.len(),
     );
     assert_eq!(seen, expected);
-    assert_eq!((h.l3, h.l4), (view.ip.start, view.ip.start + view.header_len));
+    assert_eq!((usize::from(h.l3), usize::from(h.l4)), (view.ip.start, view.ip.start + view.header_len));
     assert_eq!(h.vlan, view.vlan.unwrap_or(0));
     if h.proto != IP_ICMP {
         assert_eq!((h.source.port, h.destination.port), view.ports);
