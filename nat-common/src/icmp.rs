@@ -16,6 +16,8 @@ use network_types::ip::Ipv4Hdr;
 
 /// Destination unreachable.
 pub const UNREACHABLE: u8 = 3;
+/// Source quench: dropped.
+pub const SOURCE_QUENCH: u8 = 4;
 /// Time exceeded.
 pub const TIME_EXCEEDED: u8 = 11;
 /// Parameter problem.

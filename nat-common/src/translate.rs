@@ -229,6 +229,7 @@ fn ours_from_outside<T: Tables>(t: &T, job: &Job) -> Result<(), Reason> {
         IP_TCP | IP_UDP => Ok(()),
         IP_ICMP if job.h.is_later_fragment() || icmp::is_error(job.h.flags) => Ok(()),
         IP_ICMP if matches!(job.h.flags, ICMP_ECHO_REPLY | ICMP_TIMESTAMP_REPLY) => Ok(()),
+        IP_ICMP if job.h.flags == icmp::SOURCE_QUENCH => Err(Reason::IcmpType),
         _ => Err(Reason::ToRouter),
     }
 }

@@ -4,6 +4,7 @@ mod blocks;
 mod follow;
 mod life;
 mod reload;
+mod slow;
 mod start;
 pub mod state;
 pub mod topology;

@@ -33,6 +33,7 @@ use crate::{
         BindingCounts, BindingKind, BindingRecord, BlockRecord, CounterRecord, InterfaceRecord, PoolRecord,
         StatusRecord, Traffic,
     },
+    slowpath,
     units::Proto,
 };
 
@@ -56,6 +57,8 @@ pub type Ordered = (Order, oneshot::Sender<Result<String, ServiceError>>);
 pub struct Daemon {
     /// What is read.
     pub state: Arc<State>,
+    /// The slow path, for its counters.
+    pub slow_path: slowpath::Handle,
     /// To the main loop.
     pub orders: mpsc::UnboundedSender<Ordered>,
 }
@@ -190,7 +193,23 @@ impl Service for Daemon {
                 direction: if side == Side::Inside { "out" } else { "in" }.into(),
                 value: count.packets,
             };
-        Ok(self.state.kernel.counters()?.into_iter().map(record).collect())
+        let slow = self
+            .slow_path
+            .counters()
+            .into_iter()
+            .map(|(name, value)| CounterRecord {
+                name: name.into(),
+                direction: "slow".into(),
+                value,
+            });
+        Ok(self
+            .state
+            .kernel
+            .counters()?
+            .into_iter()
+            .map(record)
+            .chain(slow)
+            .collect())
     }
 
     fn add_forward(&self, forward: Forward) -> Result<String, ServiceError> {

@@ -9,7 +9,7 @@ use nat_common::{
 };
 use tokio::time::Instant;
 
-use super::{blocks::News, life::Life, start::set_addresses, topology::Topology};
+use super::{blocks::News, life::Life, slow, start::set_addresses, topology::Topology};
 use crate::{dataplane::geometry, net::Event, records, sweep::BlockNews};
 
 /// Events come in bursts: so long is waited for more, but never longer than `LATEST` in all.
@@ -52,6 +52,8 @@ impl Life {
             Event::NeighbourChanged(neighbour) => {
                 let mac = neighbour.mac.filter(|_| neighbour.state.is_valid());
                 let old = self.neighbours.insert((neighbour.ifindex, neighbour.addr), mac);
+                self.slow_path
+                    .neighbour_changed(neighbour.ifindex, neighbour.addr, mac.is_some());
                 if old != Some(mac) {
                     pending.add(now, false);
                 }
@@ -124,6 +126,7 @@ impl Life {
             current.numbers = numbers;
             current.topology = new;
         }
+        slow::configure(&self.slow_path, &self.state);
         self.apply_forwards();
         self.tell_addresses(&old, &external);
         Ok(())

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     blocks::{self, News},
-    describe,
+    describe, slow,
     start::{Started, own_ports},
     state::State,
 };
@@ -29,6 +29,7 @@ use crate::{
     net::{Monitor, Net},
     pool::{self, Closed},
     service::{self, Order, Ordered},
+    slowpath,
     sweep::{Round, Sweeper},
 };
 
@@ -44,7 +45,8 @@ pub struct Life {
     pub options: RunOptions,
     pub state: Arc<State>,
     pub forwards: Forwards,
-    pub net: Net,
+    pub net: Arc<Net>,
+    pub slow_path: slowpath::Handle,
     pub news: mpsc::UnboundedSender<News>,
     /// Neighbours as they were last reported: only what matters to packets makes them ask anew.
     pub neighbours: HashMap<(u32, Ipv4Addr), Option<[u8; 6]>>,
@@ -66,8 +68,10 @@ pub async fn live(started: Started) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
     let log = tokio::spawn(blocks::keep(blocks::Log::open(&state)?, state.clone(), heard));
     let sweeper = start_sweeper(state.clone(), news.clone())?;
+    let slow_path = slow::start(&state, net.clone(), stopped.clone())?;
     let service = Arc::new(service::Daemon {
         state: state.clone(),
+        slow_path: slow_path.clone(),
         orders,
     });
     let ending = |mut stopped: watch::Receiver<bool>| async move {
@@ -90,6 +94,7 @@ pub async fn live(started: Started) -> Result<()> {
         state,
         forwards,
         net,
+        slow_path,
         news,
         neighbours: HashMap::new(),
     };

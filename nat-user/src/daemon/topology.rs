@@ -95,10 +95,15 @@ impl Topology {
         one_program_each(&wanted)
     }
 
+    /// The interfaces as the data path has them; their numbers are their places.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.ports.iter().map(entry).collect()
+    }
+
     /// What the data path is told; `places` are the indexes of the external addresses.
     pub fn surroundings(&self, places: &BTreeMap<u32, u32>) -> Surroundings {
         Surroundings {
-            interfaces: self.ports.iter().map(entry).collect(),
+            interfaces: self.entries(),
             external: places.clone(),
             local: self.local.clone(),
         }
