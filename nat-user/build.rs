@@ -35,6 +35,8 @@ fn main() {
             "--quiet",
             "--package",
             "nat-ebpf",
+            "--bin",
+            "nat-ebpf",
             "--release",
             "--target",
             "bpfel-unknown-none",
