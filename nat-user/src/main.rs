@@ -69,11 +69,11 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Bindings(filter) => bindings(&mut out, &socket, filter, json)?,
         Command::Blocks { host } => {
             let request = Request::Blocks { host };
-            list::<BlockRecord>(&mut out, &socket, &request, json, |records| output::blocks(records))?;
+            list::<BlockRecord>(&mut out, &socket, &request, json, output::blocks)?;
         }
         Command::Counters { all } => {
             let request = Request::Counters { all };
-            list::<CounterRecord>(&mut out, &socket, &request, json, |records| output::counters(records))?;
+            list::<CounterRecord>(&mut out, &socket, &request, json, output::counters)?;
         }
         Command::Events { follow } => events(&mut out, &socket, follow, json)?,
         Command::Reload => done(&mut out, &socket, &Request::Reload, json)?,
