@@ -23,6 +23,23 @@ pub fn lowest(bits: u64) -> u32 {
     bits.isolate_lowest_one().wrapping_sub(1).count_ones()
 }
 
+/// Number of the set bit of rank `rank`, which must be less than the number of set bits.
+#[inline(always)]
+pub fn nth_bit(bits: u64, rank: u32) -> u32 {
+    let (mut bits, mut rank, mut place) = (bits, rank, 0);
+    let mut width = 32;
+    while width != 0 {
+        let low = (bits & ((1 << width) - 1)).count_ones();
+        // All ones if the bit is in the upper half.
+        let upper = less(rank, low).wrapping_sub(1);
+        rank -= low & upper;
+        place += width & upper;
+        bits >>= width & upper;
+        width /= 2;
+    }
+    place
+}
+
 /// 1 if `a < b`, for numbers below 2^31, without a branch: the verifier would follow both sides of each.
 #[inline(always)]
 pub fn less(a: u32, b: u32) -> u32 {
@@ -38,6 +55,22 @@ pub fn same(a: u32, b: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nth_bit_counts() {
+        for bits in [
+            1,
+            0x8000_0000_0000_0000,
+            0x5555_5555_5555_5555,
+            u64::MAX,
+            0xf0f0_0001_8000_ff00,
+        ] {
+            let places: Vec<u32> = (0..64).filter(|place| bits >> place & 1 == 1).collect();
+            for (rank, place) in places.iter().enumerate() {
+                assert_eq!(nth_bit(bits, rank as u32), *place, "{bits:#x}");
+            }
+        }
+    }
 
     #[test]
     fn lowest_is_trailing_zeros() {

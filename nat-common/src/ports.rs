@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::counters::{REFUSED, Reason, refused};
 use crate::event::{EVENT_BLOCK_ASSIGNED, EVENT_EXHAUSTED, EVENT_QUOTA, Event};
 use crate::flow::{Endpoint, InsideKey, PROTOCOLS, Proto};
-use crate::hash::{lowest, mix};
+use crate::hash::{mix, nth_bit};
 use crate::maps::{
     AddressWord, BlockState, BlockWord, Host, HostWord, MAX_BLOCKS_PER_HOST, PORTS, SlotState, SlotWord,
 };
@@ -215,21 +215,14 @@ pub fn claim_port<T: Tables>(t: &T, cfg: &Config, block: u32, proto: Proto, mask
             // Rather a port whose neighbour is free too, so that the neighbour can become its RTCP port.
             let pairs = free & (free >> 1) & EVEN;
             let pairs = (pairs | pairs << 1) & mask;
-            let bit = pick(if pairs != 0 { pairs } else { free & mask }, random >> 8);
+            let choice = if pairs != 0 { pairs } else { free & mask };
+            let bit = nth_bit(choice, (random >> 8) % choice.count_ones()) & 63;
             if word.replace(used, used | 1 << bit) {
                 return at << 6 | bit;
             }
         }
     }
     0
-}
-
-/// A set bit of `bits`, at a random place.
-#[inline(always)]
-fn pick(bits: u64, random: u32) -> u32 {
-    let turn = random & 63;
-    let turned = bits.rotate_right(turn);
-    (lowest(turned) + turn) & 63
 }
 
 /// Gives the host number `index` one more block and takes a port of it; `FAILED` is set in the result if that is not
@@ -383,18 +376,6 @@ pub fn take_block<T: Tables>(t: &T, cfg: &Config, address: u32, rank: u32) -> u3
         i += 1;
     }
     NO_BLOCK
-}
-
-/// Number of the set bit of rank `rank`.
-#[inline(always)]
-fn nth_bit(bits: u64, rank: u32) -> u32 {
-    let mut bits = bits;
-    let mut i = 0;
-    while i < 63 && i < rank {
-        bits &= bits.wrapping_sub(1);
-        i += 1;
-    }
-    lowest(bits)
 }
 
 /// Clears the bit of a port that nobody uses any more.
