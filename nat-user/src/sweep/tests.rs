@@ -7,7 +7,7 @@ use nat_common::{
     counters::REFUSED,
     flow::Endpoint,
     maps::AddressWord,
-    ports::{free_words, used_place},
+    ports::{NO_HOST, find_host, free_place, free_words, used_place},
     session::{Flow, SessionState, find, make},
 };
 
