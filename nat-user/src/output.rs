@@ -175,9 +175,23 @@ pub fn status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
     }
     writeln!(out, "{}", trimmed(&interfaces))?;
     for warning in &status.warnings {
-        writeln!(out, "warning: {warning}")?;
+        writeln!(out, "warning: {}", short(warning))?;
+    }
+    if status.warnings.iter().any(|warning| short(warning) != warning) {
+        writeln!(out, "reasons and remedies: sipnat status --json, or the daemon's log")?;
     }
     Ok(())
+}
+
+/// A warning without its reason and remedy: preflight says `where: what: why`, others a first sentence.
+fn short(warning: &str) -> &str {
+    let line = warning.lines().next().unwrap_or_default();
+    let what = line.find(": ").map_or(0, |end| end + 2);
+    let end = [": ", "; ", ". "]
+        .iter()
+        .filter_map(|stop| line[what..].find(stop))
+        .min();
+    end.map_or(line, |end| &line[..what + end])
 }
 
 /// One line of `sipnat events`.
