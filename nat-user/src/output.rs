@@ -118,7 +118,7 @@ pub fn counters(records: &[CounterRecord]) -> Table {
 
 /// `sipnat status`.
 pub fn status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
-    let pool = status.pool;
+    let (pool, sweep, exhaustion) = (status.pool, status.sweep, status.exhaustion);
     let BindingCounts { tcp, udp, icmp } = status.bindings;
     let addresses: Vec<String> = status.external_addresses.iter().map(ToString::to_string).collect();
     let facts = [
@@ -154,6 +154,23 @@ pub fn status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
             ),
         ),
         ("memory", bytes(status.memory_bytes)),
+        (
+            "sweep",
+            format!(
+                "{} of CPU for {} bindings in the last of {} passes, at most {} in the last ten",
+                milliseconds(sweep.cpu_us),
+                sweep.bindings_visited,
+                sweep.passes,
+                milliseconds(sweep.cpu_us_max)
+            ),
+        ),
+        (
+            "exhausted",
+            format!(
+                "{} times the quota, {} times the pool",
+                exhaustion.quota, exhaustion.pool
+            ),
+        ),
     ];
     for (name, value) in facts {
         writeln!(out, "{name:<10}{value}")?;
@@ -280,6 +297,10 @@ fn trimmed(table: &Table) -> String {
 
 fn seconds(seconds: u64) -> String {
     show_duration(Duration::from_secs(seconds))
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{:.1} ms", us as f64 / 1000.0)
 }
 
 /// A number of bytes with three digits and a unit of 1024.

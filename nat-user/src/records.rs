@@ -143,12 +143,15 @@ pub struct BlockRecord {
     pub ports_used: u32,
 }
 
+/// The direction of what the slow path counts: events of packets that are counted already when they are given to it.
+pub const SLOW: &str = "slow";
+
 /// One reason for one direction, summed over the CPUs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CounterRecord {
     /// The reason's name, the same in metrics.
     pub name: String,
-    /// `out`, `in`, or what the data path calls it.
+    /// `out`, `in`, or [`SLOW`].
     pub direction: String,
     /// Packets since the maps were made.
     pub value: u64,
@@ -171,6 +174,12 @@ pub struct StatusRecord {
     pub memory_bytes: u64,
     pub bindings: BindingCounts,
     pub sessions: u64,
+    /// The sweeper's work.
+    #[serde(default)]
+    pub sweep: SweepRecord,
+    /// New flows that found no port.
+    #[serde(default)]
+    pub exhaustion: ExhaustionRecord,
     /// What preflight or the running daemon finds worth knowing.
     pub warnings: Vec<String>,
     /// Version of the pinned maps' layout.
@@ -200,6 +209,32 @@ pub struct PoolRecord {
     pub ports_per_address: u32,
     pub blocks_total: u64,
     pub blocks_used: u64,
+}
+
+/// What freeing expired bindings takes, and what came of it since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepRecord {
+    /// Passes over the tables.
+    pub passes: u64,
+    /// Processor time of the last pass, in microseconds.
+    pub cpu_us: u64,
+    /// That of the dearest of the last ten: every tenth looks at sessions, fragments and hosts too.
+    pub cpu_us_max: u64,
+    /// Ports in use that the last pass looked at: bindings, forwards, ports that rest.
+    pub bindings_visited: u64,
+    /// Bindings that had expired.
+    pub expired: u64,
+    /// Entries that nobody owned, put right.
+    pub repaired: u64,
+}
+
+/// Events of exhaustion since the daemon started, by cause: for one host one in ten seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExhaustionRecord {
+    /// The host had all the blocks that it may have.
+    pub quota: u64,
+    /// No external address had a free block.
+    pub pool: u64,
 }
 
 /// Bindings by protocol.

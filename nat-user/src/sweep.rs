@@ -33,6 +33,10 @@ const SELDOM: u64 = 10;
 /// What a pass found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Passes so far, with this one.
+    pub passes: u64,
+    /// Ports in use that the pass looked at: bindings, forwards, and ports that rest.
+    pub visited: u64,
     /// Live bindings by protocol, in the order of `Proto`; forwards too.
     pub bindings: [u64; PROTOCOLS as usize],
     /// Ports that rest.
@@ -51,6 +55,8 @@ pub struct Stats {
     pub repaired: u64,
     /// Processor time of the pass.
     pub cpu: Duration,
+    /// That of the dearest of the last ten passes: one of them looks at sessions, fragments and hosts too.
+    pub cpu_max: Duration,
 }
 
 /// What the log of blocks is to know.
@@ -89,6 +95,8 @@ pub struct Sweeper {
     idle_hosts: HashMap<u32, u32>,
     sessions: u64,
     hosts: u64,
+    /// Processor time of the last passes.
+    recent: [Duration; SELDOM as usize],
 }
 
 impl Sweeper {
@@ -116,9 +124,12 @@ impl Sweeper {
             self.hosts(t, cfg, round);
         }
         self.passes += 1;
+        stats.passes = self.passes;
         stats.sessions = self.sessions;
         stats.hosts = self.hosts;
         stats.cpu = cpu_time().saturating_sub(start);
+        self.recent[(self.passes % SELDOM) as usize] = stats.cpu;
+        stats.cpu_max = self.recent.into_iter().max().unwrap_or_default();
         stats
     }
 
@@ -226,6 +237,7 @@ impl<T: Tables> Pass<'_, T> {
                 let index = place * 64 + bits.trailing_zeros();
                 bits &= bits - 1;
                 let Some(slot) = self.t.slot(index) else { return };
+                self.stats.visited += 1;
                 if let Fate::Lease = self.slot(index, slot, before) {
                     let (address, _, port) = slot_parts(index);
                     self.leases[block_index(address, port, self.cfg.block_shift) as usize] += 1;

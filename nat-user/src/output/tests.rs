@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     config::Filtering,
-    records::{BindingKind, Traffic},
+    records::{BindingKind, SweepRecord, Traffic},
     units::Proto,
 };
 
@@ -93,4 +93,38 @@ fn json_arrays_are_valid_at_any_length() {
 fn byte_counts() {
     let shown = [0, 1023, 1024, 1536, u64::MAX].map(bytes);
     assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "16777216.0 TiB"]);
+}
+
+#[test]
+fn a_status_names_warnings_without_their_reasons() {
+    let warnings = [
+        "sh1: the other end must not offload: because: of it\n    remedy: ethtool -K PEER tx off",
+        "eth1 runs in generic mode",
+    ];
+    let mut record = StatusRecord {
+        warnings: warnings.map(Into::into).to_vec(),
+        sweep: SweepRecord {
+            passes: 12,
+            cpu_us: 1234,
+            cpu_us_max: 90_000,
+            bindings_visited: 77,
+            ..SweepRecord::default()
+        },
+        ..StatusRecord::default()
+    };
+    let shown = |record: &StatusRecord| {
+        let mut out = Vec::new();
+        status(&mut out, record).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let text = shown(&record);
+    for line in [
+        "sweep     1.2 ms of CPU for 77 bindings in the last of 12 passes, at most 90.0 ms in the last ten\n",
+        "warning: sh1: the other end must not offload\nwarning: eth1 runs in generic mode\nreasons and remedies",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    record.warnings.remove(0);
+    assert!(!shown(&record).contains("remedies"));
+    assert_eq!(short("a: b. Then c"), "a: b");
 }
