@@ -92,9 +92,9 @@ pub fn sum_of<P: Packet>(p: &mut P, offset: usize, len: usize) -> u16 {
 
 /// The sum of big-endian words of `bytes`, to be folded; an odd last byte counts as the high one.
 pub fn sum(bytes: &[u8]) -> u64 {
-    let words = bytes.chunks_exact(2);
-    let last = words.remainder().first().map_or(0, |b| u64::from(*b) << 8);
-    words.map(|w| u64::from(u16::from_be_bytes([w[0], w[1]]))).sum::<u64>() + last
+    let (words, rest) = bytes.as_chunks::<2>();
+    let last = rest.first().map_or(0, |b| u64::from(*b) << 8);
+    words.iter().map(|w| u64::from(u16::from_be_bytes(*w))).sum::<u64>() + last
 }
 
 /// The checksum of `bytes` with its checksum field set to zero.

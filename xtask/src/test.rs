@@ -15,7 +15,16 @@ pub fn run() -> Result<()> {
     step("format", &mut cargo(["fmt", "--all", "--check"]))?;
     step(
         "lints",
-        &mut cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        &mut cargo([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--features",
+            "xtask/bench",
+            "--",
+            "-D",
+            "warnings",
+        ]),
     )?;
     #[rustfmt::skip]
     let ebpf = [
@@ -51,6 +60,8 @@ fn tests() -> Result<()> {
         "tests",
         "-p",
         "xtask",
+        "--features",
+        "xtask/bench",
     ]);
     // Errors are values here, with context; a backtrace for each of them would bury it.
     command.env("SIPNAT_BIN", binary()).env("RUST_LIB_BACKTRACE", "0");
