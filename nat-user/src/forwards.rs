@@ -2,6 +2,9 @@
 //! with the kind `KIND_STATIC` (of the configuration) or `KIND_RUNTIME` (added while the daemon runs; the slots themselves
 //! are what survives a restart).
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use nat_common::{
@@ -342,124 +345,5 @@ fn for_each_forward<T: Tables>(t: &T, cfg: &Numbers, mut each: impl FnMut(u32, &
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dataplane::testing::{Lab, lab};
-    use crate::{net::PortSet, pool};
-
-    fn ready(addresses: u32) -> Lab {
-        let lab = lab(addresses, 6);
-        let closed = pool::Closed::from(&"0-1023".parse::<PortSet>().unwrap());
-        pool::apply(&lab.tables, &lab.cfg, &closed, true);
-        lab
-    }
-
-    fn forward(external: &str, inside: &str) -> Forward {
-        Forward::from_words(Proto::Udp, external, inside).unwrap()
-    }
-
-    fn key(text: &str) -> InsideKey {
-        let endpoint: std::net::SocketAddrV4 = text.parse().unwrap();
-        InsideKey {
-            proto: Number::Udp,
-            inside: Endpoint::new((*endpoint.ip()).into(), endpoint.port()),
-        }
-    }
-
-    fn slot(lab: &Lab, address: u32, port: u16) -> (SlotState, u8, Endpoint) {
-        let slot = &lab.tables.slots[slot_index(address, Number::Udp, port) as usize];
-        (
-            SlotWord(slot.word.get()).state(),
-            slot.kind.get(),
-            binding::inside_of(slot),
-        )
-    }
-
-    #[test]
-    fn they_take_the_ports_and_lead_both_ways() {
-        let lab = ready(2);
-        let (t, cfg) = (&lab.tables, &lab.cfg);
-        let one = forward("8000-8001", "10.0.0.1:80-81");
-        let two = forward("203.0.113.2:9000", "10.0.0.1:80");
-        // A dynamic binding of the endpoint and one on the port give way.
-        let dynamic = binding::create(t, cfg, &key("10.0.0.1:80"), 5);
-        let forwards = Forwards {
-            fixed: vec![one, two],
-            ..Forwards::default()
-        };
-        let wanted = forwards.slots(t, cfg);
-        assert_eq!(wanted.len(), 5);
-        apply(t, cfg, &wanted, 7);
-        for address in 0..2 {
-            let endpoint = key("10.0.0.1:81").inside;
-            assert_eq!(slot(&lab, address, 8001), (SlotState::Live, KIND_STATIC, endpoint));
-        }
-        assert_eq!(
-            slot(&lab, 1, 9000),
-            (SlotState::Live, KIND_STATIC, key("10.0.0.1:80").inside)
-        );
-        assert_eq!(slot(&lab, 0, 9000).0, SlotState::Free);
-        assert_eq!(
-            SlotWord(t.slots[dynamic as usize].word.get()).state(),
-            SlotState::Resting
-        );
-        let bound = binding::find(t, cfg, &key("10.0.0.1:80"), 1 << 24);
-        assert_eq!(bound, Some(slot_index(0, Number::Udp, 8000)));
-        // Again is nothing; without them the ports rest.
-        let generation = SlotWord(t.slots[bound.unwrap() as usize].word.get()).generation();
-        apply(t, cfg, &wanted, 8);
-        assert_eq!(
-            SlotWord(t.slots[bound.unwrap() as usize].word.get()).generation(),
-            generation
-        );
-        apply(t, cfg, &BTreeMap::new(), 9);
-        assert_eq!(slot(&lab, 0, 8000).0, SlotState::Resting);
-        assert_eq!(binding::find(t, cfg, &key("10.0.0.1:80"), 9), None);
-    }
-
-    #[test]
-    fn when_an_address_goes_the_next_forward_serves() {
-        let lab = ready(2);
-        let (t, cfg) = (&lab.tables, &lab.cfg);
-        let forwards = Forwards {
-            fixed: vec![forward("8000", "10.0.0.1:80")],
-            ..Forwards::default()
-        };
-        apply(t, cfg, &forwards.slots(t, cfg), 7);
-        let word = AddressWord(t.addresses[0].word.get());
-        t.addresses[0]
-            .word
-            .set(AddressWord::new(word.addr(), word.generation(), false).0);
-        apply(t, cfg, &forwards.slots(t, cfg), 8);
-        let bound = binding::find(t, cfg, &key("10.0.0.1:80"), 8);
-        assert_eq!(bound, Some(slot_index(1, Number::Udp, 8000)));
-    }
-
-    #[test]
-    fn runtime_forwards_come_back_from_the_tables() {
-        let lab = ready(2);
-        let (t, cfg) = (&lab.tables, &lab.cfg);
-        let mut forwards = Forwards {
-            fixed: vec![forward("7000", "10.0.0.9:7")],
-            ..Forwards::default()
-        };
-        for (external, inside) in [("8000-8002", "10.0.0.1:80-82"), ("203.0.113.2:9000", "10.0.0.2:9000")] {
-            forwards.add(&forward(external, inside)).unwrap();
-        }
-        let error = forwards.add(&forward("203.0.113.1:8001", "10.0.0.3:1")).unwrap_err();
-        assert!(error.contains("10.0.0.1:81"), "{error}");
-        assert!(forwards.add(&forward("7000", "10.0.0.3:1")).is_err());
-        apply(t, cfg, &forwards.slots(t, cfg), 7);
-        let mut again = Forwards::recover(t, cfg, forwards.fixed.clone());
-        assert_eq!(again, forwards);
-        assert!(!again.delete(Proto::Udp, "8000-8003".parse().unwrap()));
-        assert!(again.delete(Proto::Udp, "8000-8002".parse().unwrap()));
-        apply(t, cfg, &again.slots(t, cfg), 8);
-        assert_eq!(slot(&lab, 1, 8001).0, SlotState::Resting);
-        assert_eq!(slot(&lab, 1, 9000).0, SlotState::Live);
     }
 }

@@ -1,6 +1,11 @@
 //! Prometheus metrics in the text exposition format, `GET /metrics` and nothing else. Off unless `metrics.listen` is set.
 
-use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt::{Display, Write},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use http_body_util::Full;
@@ -20,7 +25,7 @@ use tokio::{
 
 use crate::{
     control::{Service, ServiceError},
-    records::{CounterRecord, StatusRecord},
+    records::{CounterRecord, SLOW, StatusRecord, SweepRecord},
 };
 
 /// Connections at one time; further ones wait in the kernel's queue.
@@ -146,12 +151,29 @@ fn text(status: &StatusRecord, counters: &[CounterRecord]) -> String {
         "counter",
         "Packets by direction and by the one reason of their verdict.",
     );
-    for CounterRecord { name, direction, value } in counters {
+    let slow = |record: &&CounterRecord| record.direction == SLOW;
+    for CounterRecord { name, direction, value } in counters.iter().filter(|record| !slow(record)) {
         out.sample(
             "sipnat_packets_total",
             &[("direction", direction), ("reason", name)],
             *value,
         );
+    }
+    out.family(
+        "sipnat_slow_path_total",
+        "counter",
+        "What the daemon's slow path did with the packets that it was given.",
+    );
+    for CounterRecord { name, value, .. } in counters.iter().filter(slow) {
+        out.sample("sipnat_slow_path_total", &[("event", name)], *value);
+    }
+    out.family(
+        "sipnat_exhaustion_events_total",
+        "counter",
+        "Events of new flows that found no port, for one host one in ten seconds; their packets are in sipnat_packets_total.",
+    );
+    for (cause, count) in [("quota", status.exhaustion.quota), ("pool", status.exhaustion.pool)] {
+        out.sample("sipnat_exhaustion_events_total", &[("cause", cause)], count);
     }
     out.family("sipnat_bindings", "gauge", "Bindings that exist.");
     let counts = status.bindings;
@@ -165,6 +187,7 @@ fn text(status: &StatusRecord, counters: &[CounterRecord]) -> String {
         status.capacity,
     );
     out.one("sipnat_sessions", "gauge", "Sessions that exist.", status.sessions);
+    sweep(&mut out, &status.sweep);
     out.one(
         "sipnat_blocks_used",
         "gauge",
@@ -225,6 +248,43 @@ fn text(status: &StatusRecord, counters: &[CounterRecord]) -> String {
     out.0
 }
 
+fn sweep(out: &mut Text, sweep: &SweepRecord) {
+    out.one(
+        "sipnat_sweep_passes_total",
+        "counter",
+        "Passes of the sweeper, which frees expired bindings.",
+        sweep.passes,
+    );
+    out.seconds(
+        "sipnat_sweep_cpu_seconds",
+        "Processor time of the sweeper's last pass.",
+        sweep.cpu_us,
+    );
+    out.seconds(
+        "sipnat_sweep_cpu_max_seconds",
+        "Processor time of the dearest of the sweeper's last ten passes.",
+        sweep.cpu_us_max,
+    );
+    out.one(
+        "sipnat_sweep_bindings_visited",
+        "gauge",
+        "Ports in use that the last pass looked at.",
+        sweep.bindings_visited,
+    );
+    out.one(
+        "sipnat_sweep_expired_total",
+        "counter",
+        "Bindings that the sweeper found expired.",
+        sweep.expired,
+    );
+    out.one(
+        "sipnat_sweep_repaired_total",
+        "counter",
+        "Entries that nobody owned, put right.",
+        sweep.repaired,
+    );
+}
+
 /// The text exposition format, version 0.0.4. Writing to a `String` cannot fail.
 struct Text(String);
 
@@ -238,7 +298,13 @@ impl Text {
         self.sample(name, &[], value);
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+    /// A gauge of microseconds, in seconds.
+    fn seconds(&mut self, name: &str, help: &str, us: u64) {
+        self.family(name, "gauge", help);
+        self.sample(name, &[], format_args!("{}.{:06}", us / 1_000_000, us % 1_000_000));
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.0.push_str(name);
         for (index, (label, text)) in labels.iter().enumerate() {
             let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
@@ -251,7 +317,7 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{BindingCounts, InterfaceRecord};
+    use crate::records::{BindingCounts, ExhaustionRecord, InterfaceRecord};
 
     #[test]
     fn the_exposition_has_every_family_once_and_escapes_labels() {
@@ -270,13 +336,20 @@ mod tests {
                 mtu: 1500,
                 vlan: Some(7),
             }],
+            sweep: SweepRecord {
+                cpu_us: 2_030_405,
+                ..SweepRecord::default()
+            },
+            exhaustion: ExhaustionRecord { quota: 8, pool: 9 },
             ..StatusRecord::default()
         };
         let counters =
-            [("out", "forwarded", 5), ("in", "forwarded", 6)].map(|(direction, name, value)| CounterRecord {
-                name: name.into(),
-                direction: direction.into(),
-                value,
+            [("out", "forwarded", 5), ("in", "forwarded", 6), (SLOW, "split", 7)].map(|(direction, name, value)| {
+                CounterRecord {
+                    name: name.into(),
+                    direction: direction.into(),
+                    value,
+                }
             });
         let text = text(&status, &counters);
         for expected in [
@@ -284,18 +357,33 @@ mod tests {
             "sipnat_packets_total{direction=\"out\",reason=\"forwarded\"} 5\n",
             "sipnat_packets_total{direction=\"in\",reason=\"forwarded\"} 6\n",
             "sipnat_bindings{proto=\"udp\"} 2\n",
+            "sipnat_slow_path_total{event=\"split\"} 7\n",
+            "sipnat_exhaustion_events_total{cause=\"quota\"} 8\n",
+            "sipnat_exhaustion_events_total{cause=\"pool\"} 9\n",
+            "sipnat_sweep_cpu_seconds 2.030405\n",
             "sipnat_sessions 0\n",
             "sipnat_interface_info{interface=\"a\\\"b\\\\c\\n\",role=\"inside\",mode=\"native\",vlan=\"7\"} 1\n",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
+        assert!(!text.contains("direction=\"slow\""), "no packet counts twice\n{text}");
         let mut families: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
         let count = families.len();
+        families.sort_unstable();
         families.dedup();
         assert_eq!((families.len(), text.matches("# HELP ").count()), (count, count));
+        let readme = include_str!("../../README.md");
+        for family in families {
+            let name = family.split(' ').nth(2).unwrap();
+            let named = [format!("`{name}`"), format!("`{name}{{")];
+            assert!(
+                named.iter().any(|form| readme.contains(form)),
+                "{name} is not in README.md"
+            );
+        }
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').unwrap();
-            assert!(name.starts_with("sipnat_") && value.parse::<u64>().is_ok(), "{line}");
+            assert!(name.starts_with("sipnat_") && value.parse::<f64>().is_ok(), "{line}");
         }
     }
 }

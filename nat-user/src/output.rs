@@ -1,5 +1,8 @@
 //! How records look on a terminal. With `--json` they are printed as they came from the socket.
 
+#[cfg(test)]
+mod tests;
+
 use std::{io, io::Write, time::Duration};
 
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
@@ -115,7 +118,7 @@ pub fn counters(records: &[CounterRecord]) -> Table {
 
 /// `sipnat status`.
 pub fn status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
-    let pool = status.pool;
+    let (pool, sweep, exhaustion) = (status.pool, status.sweep, status.exhaustion);
     let BindingCounts { tcp, udp, icmp } = status.bindings;
     let addresses: Vec<String> = status.external_addresses.iter().map(ToString::to_string).collect();
     let facts = [
@@ -151,6 +154,23 @@ pub fn status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
             ),
         ),
         ("memory", bytes(status.memory_bytes)),
+        (
+            "sweep",
+            format!(
+                "{} of CPU for {} bindings in the last of {} passes, at most {} in the last ten",
+                milliseconds(sweep.cpu_us),
+                sweep.bindings_visited,
+                sweep.passes,
+                milliseconds(sweep.cpu_us_max)
+            ),
+        ),
+        (
+            "exhausted",
+            format!(
+                "{} times the quota, {} times the pool",
+                exhaustion.quota, exhaustion.pool
+            ),
+        ),
     ];
     for (name, value) in facts {
         writeln!(out, "{name:<10}{value}")?;
@@ -172,9 +192,23 @@ pub fn status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
     }
     writeln!(out, "{}", trimmed(&interfaces))?;
     for warning in &status.warnings {
-        writeln!(out, "warning: {warning}")?;
+        writeln!(out, "warning: {}", short(warning))?;
+    }
+    if status.warnings.iter().any(|warning| short(warning) != warning) {
+        writeln!(out, "reasons and remedies: sipnat status --json, or the daemon's log")?;
     }
     Ok(())
+}
+
+/// A warning without its reason and remedy: preflight says `where: what: why`, others a first sentence.
+fn short(warning: &str) -> &str {
+    let line = warning.lines().next().unwrap_or_default();
+    let what = line.find(": ").map_or(0, |end| end + 2);
+    let end = [": ", "; ", ". "]
+        .iter()
+        .filter_map(|stop| line[what..].find(stop))
+        .min();
+    end.map_or(line, |end| &line[..what + end])
 }
 
 /// One line of `sipnat events`.
@@ -265,6 +299,10 @@ fn seconds(seconds: u64) -> String {
     show_duration(Duration::from_secs(seconds))
 }
 
+fn milliseconds(us: u64) -> String {
+    format!("{:.1} ms", us as f64 / 1000.0)
+}
+
 /// A number of bytes with three digits and a unit of 1024.
 fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
@@ -281,103 +319,5 @@ fn bytes(bytes: u64) -> String {
         format!("{bytes} B")
     } else {
         format!("{value:.1} {unit}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        config::Filtering,
-        records::{BindingKind, Traffic},
-        units::Proto,
-    };
-
-    fn binding() -> BindingRecord {
-        BindingRecord {
-            proto: Proto::Tcp,
-            inside: "192.168.100.200:65535".parse().unwrap(),
-            external: "203.203.113.100:65535".parse().unwrap(),
-            kind: BindingKind::Dynamic,
-            idle_s: 61,
-            expires_s: Some(7440),
-            created_s: 100,
-            filtering: Filtering::AddressDependent,
-            sessions: None,
-            traffic: None,
-        }
-    }
-
-    #[test]
-    fn a_table_of_bindings() {
-        let shown = trimmed(&bindings(&[
-            binding(),
-            BindingRecord {
-                expires_s: None,
-                ..binding()
-            },
-        ]));
-        let lines: Vec<&str> = shown.lines().collect();
-        assert_eq!(lines.len(), 3, "{shown}");
-        let words: Vec<&str> = lines[1].split_whitespace().collect();
-        assert_eq!(
-            words,
-            [
-                "tcp",
-                "192.168.100.200:65535",
-                "203.203.113.100:65535",
-                "dynamic",
-                "1m",
-                "1s",
-                "2h",
-                "4m"
-            ]
-        );
-        assert!(lines[2].ends_with('-'), "{shown}");
-        assert!(lines.iter().all(|line| line.len() <= 80), "{shown}");
-        let traffic = Some(Traffic {
-            packets_out: 7,
-            bytes_out: 2048,
-            ..Traffic::default()
-        });
-        let shown = trimmed(&bindings(&[BindingRecord { traffic, ..binding() }]));
-        assert!(shown.contains("7 / 0") && shown.contains("2.0 KiB / 0 B"), "{shown}");
-    }
-
-    #[test]
-    fn a_table_fits_a_narrow_terminal_with_its_endpoints_whole() {
-        let mut table = bindings(&[BindingRecord {
-            traffic: Some(Traffic::default()),
-            ..binding()
-        }]);
-        table.set_width(80);
-        let shown = trimmed(&table);
-        assert!(shown.lines().all(|line| line.len() <= 80), "{shown}");
-        assert!(
-            shown.contains("192.168.100.200:65535  203.203.113.100:65535"),
-            "{shown}"
-        );
-    }
-
-    #[test]
-    fn json_arrays_are_valid_at_any_length() {
-        for count in 0..3 {
-            let mut out = Vec::new();
-            let mut array = JsonArray::begin(&mut out).unwrap();
-            for number in 0..count {
-                array.push(&format!("{{\"n\":{number}}}")).unwrap();
-            }
-            array.end().unwrap();
-            assert_eq!(
-                serde_json::from_slice::<Vec<serde_json::Value>>(&out).unwrap().len(),
-                count
-            );
-        }
-    }
-
-    #[test]
-    fn byte_counts() {
-        let shown = [0, 1023, 1024, 1536, u64::MAX].map(bytes);
-        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "16777216.0 TiB"]);
     }
 }

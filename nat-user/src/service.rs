@@ -4,7 +4,8 @@ use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddrV4},
     ops::ControlFlow,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use anyhow::anyhow;
@@ -25,15 +26,16 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     config::{ExternalSide, Filtering, Forward},
     control::{BindingFilter, Service, ServiceError},
-    daemon::state::State,
+    daemon::state::{State, Totals},
     dataplane::{geometry, kernel::cpus},
     pool::{Closed, used_in_block},
     preflight::Mode,
     records::{
-        BindingCounts, BindingKind, BindingRecord, BlockRecord, CounterRecord, InterfaceRecord, PoolRecord,
-        StatusRecord, Traffic,
+        BindingCounts, BindingKind, BindingRecord, BlockRecord, CounterRecord, ExhaustionRecord, InterfaceRecord,
+        PoolRecord, SLOW, StatusRecord, SweepRecord, Traffic,
     },
     slowpath,
+    sweep::Stats,
     units::Proto,
 };
 
@@ -101,6 +103,11 @@ impl Service for Daemon {
                 icmp: stats.bindings[2],
             },
             sessions: stats.sessions,
+            sweep: sweep(&stats, self.state.totals()),
+            exhaustion: ExhaustionRecord {
+                quota: self.state.totals().quota.load(Relaxed),
+                pool: self.state.totals().pool.load(Relaxed),
+            },
             warnings: current.warnings.clone(),
             schema_version: SCHEMA,
         })
@@ -199,7 +206,7 @@ impl Service for Daemon {
             .into_iter()
             .map(|(name, value)| CounterRecord {
                 name: name.into(),
-                direction: "slow".into(),
+                direction: SLOW.into(),
                 value,
             });
         Ok(self
@@ -246,6 +253,18 @@ pub fn block_record(state: &State, number: u32, shift: u32, closed: &Closed) -> 
         since: state.kernel.clock.time(block.since.get()).into(),
         ports_used: used_in_block(tables, number, shift, closed),
     })
+}
+
+fn sweep(last: &Stats, totals: &Totals) -> SweepRecord {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    SweepRecord {
+        passes: last.passes,
+        cpu_us: micros(last.cpu),
+        cpu_us_max: micros(last.cpu_max),
+        bindings_visited: last.visited,
+        expired: totals.expired.load(Relaxed),
+        repaired: totals.repaired.load(Relaxed),
+    }
 }
 
 fn interfaces(topology: &crate::daemon::topology::Topology, mode: Mode) -> Vec<InterfaceRecord> {

@@ -5,6 +5,10 @@
 //! free, a block that is in nobody's list) is put right when it is found unchanged in two passes, because for a
 //! microsecond in between two steps of a packet all of it is normal.
 
+mod blocks;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, time::Duration};
 
 use nat_common::{
@@ -13,10 +17,10 @@ use nat_common::{
     flow::{InsideKey, PROTOCOLS, Proto},
     fragment,
     maps::{
-        AddressWord, Block, BlockState, BlockWord, FRAGMENT_BUCKET, HostWord, KIND_DYNAMIC, PORTS, SESSION_BUCKET,
-        Slot, SlotState, SlotWord,
+        BlockState, BlockWord, FRAGMENT_BUCKET, HostWord, KIND_DYNAMIC, PORTS, SESSION_BUCKET, Slot, SlotState,
+        SlotWord,
     },
-    ports::{NO_HOST, block_index, block_parts, find_host, free_place, release_block, release_port, slot_parts},
+    ports::{block_index, release_port, slot_parts},
     session::{SessionWord, stale},
     tables::Tables,
 };
@@ -29,6 +33,10 @@ const SELDOM: u64 = 10;
 /// What a pass found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Passes so far, with this one.
+    pub passes: u64,
+    /// Ports in use that the pass looked at: bindings, forwards, and ports that rest.
+    pub visited: u64,
     /// Live bindings by protocol, in the order of `Proto`; forwards too.
     pub bindings: [u64; PROTOCOLS as usize],
     /// Ports that rest.
@@ -47,6 +55,8 @@ pub struct Stats {
     pub repaired: u64,
     /// Processor time of the pass.
     pub cpu: Duration,
+    /// That of the dearest of the last ten passes: one of them looks at sessions, fragments and hosts too.
+    pub cpu_max: Duration,
 }
 
 /// What the log of blocks is to know.
@@ -85,6 +95,8 @@ pub struct Sweeper {
     idle_hosts: HashMap<u32, u32>,
     sessions: u64,
     hosts: u64,
+    /// Processor time of the last passes.
+    recent: [Duration; SELDOM as usize],
 }
 
 impl Sweeper {
@@ -112,9 +124,12 @@ impl Sweeper {
             self.hosts(t, cfg, round);
         }
         self.passes += 1;
+        stats.passes = self.passes;
         stats.sessions = self.sessions;
         stats.hosts = self.hosts;
         stats.cpu = cpu_time().saturating_sub(start);
+        self.recent[(self.passes % SELDOM) as usize] = stats.cpu;
+        stats.cpu_max = self.recent.into_iter().max().unwrap_or_default();
         stats
     }
 
@@ -222,6 +237,7 @@ impl<T: Tables> Pass<'_, T> {
                 let index = place * 64 + bits.trailing_zeros();
                 bits &= bits - 1;
                 let Some(slot) = self.t.slot(index) else { return };
+                self.stats.visited += 1;
                 if let Fate::Lease = self.slot(index, slot, before) {
                     let (address, _, port) = slot_parts(index);
                     self.leases[block_index(address, port, self.cfg.block_shift) as usize] += 1;
@@ -294,131 +310,6 @@ impl<T: Tables> Pass<'_, T> {
         }
         freed
     }
-
-    fn blocks(&mut self, before: &HashMap<u32, u64>, news: &mut dyn FnMut(BlockNews)) {
-        for number in 0..self.cfg.addresses << (16 - self.cfg.block_shift) {
-            let Some(block) = self.t.block(number) else { return };
-            let word = BlockWord(block.word.get());
-            if word.state() == BlockState::Reserved {
-                continue;
-            }
-            self.stats.blocks_total += 1;
-            let age = self.round.now.wrapping_sub(block.since.get()).cast_signed();
-            let settled = age >= 0 && age.cast_unsigned() >= self.round.settled;
-            match word.state() {
-                BlockState::Owned | BlockState::Draining if !settled => self.stats.blocks_used += 1,
-                BlockState::Owned => self.owned(number, block, word, before, news),
-                BlockState::Draining => self.draining(number, block, word, news),
-                _ => self.free_block(number, word, before),
-            }
-        }
-    }
-
-    /// A block that nobody uses, or that its owner does not know of, is taken away: it drains.
-    fn owned(
-        &mut self,
-        number: u32,
-        block: &Block,
-        word: BlockWord,
-        before: &HashMap<u32, u64>,
-        news: &mut dyn FnMut(BlockNews),
-    ) {
-        self.stats.blocks_used += 1;
-        if block.logged.get() == 0 {
-            news(BlockNews::Unlogged { block: number });
-        }
-        let listed = self.list_entry(number, word.owner());
-        if self.leases[number as usize] == 0 {
-            self.drain(number, block, word);
-        } else if listed.is_none() {
-            if before.get(&number) == Some(&word.0) {
-                self.drain(number, block, word);
-                self.stats.repaired += 1;
-            } else {
-                self.odd.insert(number, word.0);
-            }
-        }
-    }
-
-    fn drain(&self, number: u32, block: &Block, word: BlockWord) {
-        let draining = BlockWord::new(BlockState::Draining, word.owner());
-        if block.word.replace(word.0, draining.0)
-            && let Some((host, place)) = self.list_entry(number, word.owner())
-            && let Some(host) = self.t.host(host)
-        {
-            host.blocks[place].replace(u64::from(number) + 1, 0);
-        }
-    }
-
-    /// A block that has been draining for a pass and is empty goes back to the pool.
-    fn draining(&mut self, number: u32, block: &Block, word: BlockWord, news: &mut dyn FnMut(BlockNews)) {
-        let (_, first) = block_parts(number, self.cfg.block_shift);
-        let empty = self.leases[number as usize] == 0 && self.only_forwards(number);
-        if !empty {
-            self.stats.blocks_used += 1;
-            return;
-        }
-        let (address, _) = block_parts(number, self.cfg.block_shift);
-        news(BlockNews::Released {
-            block: number,
-            address: self.t.address(address).map_or(0, |a| AddressWord(a.word.get()).addr()),
-            host: word.owner(),
-            since: block.since.get(),
-            logged: block.logged.get() != 0,
-        });
-        if self.round.closed.whole_block(first, self.cfg.block_shift) {
-            block.word.set(BlockWord::new(BlockState::Reserved, 0).0);
-            return;
-        }
-        block.word.set(0);
-        release_block(self.t, self.cfg, number);
-    }
-
-    /// Whether all ports in use in a block are forwards, now and not only when the ports were looked at.
-    fn only_forwards(&self, number: u32) -> bool {
-        let (address, first) = block_parts(number, self.cfg.block_shift);
-        let mut ports = u32::from(first)..u32::from(first) + self.cfg.block_size();
-        ports.all(|port| {
-            let port = port as u16;
-            Proto::ALL.into_iter().all(|proto| {
-                let index = nat_common::ports::slot_index(address, proto, port);
-                let (place, bit) = nat_common::ports::used_place(index);
-                let used = self.t.used_ports(place).is_some_and(|word| word.get() & bit != 0);
-                let forward = self.t.slot(index).is_some_and(|slot| {
-                    SlotWord(slot.word.get()).state() == SlotState::Live && slot.kind.get() != KIND_DYNAMIC
-                });
-                !used || forward || self.round.closed.contains(port)
-            })
-        })
-    }
-
-    /// A free block is in the bitmap.
-    fn free_block(&mut self, number: u32, word: BlockWord, before: &HashMap<u32, u64>) {
-        let (place, bit) = free_place(number, self.cfg.block_shift);
-        if self.t.free_blocks(place).is_none_or(|bits| bits.get() & bit != 0) {
-            return;
-        }
-        if before.get(&number) == Some(&word.0) {
-            release_block(self.t, self.cfg, number);
-            self.stats.repaired += 1;
-        } else {
-            self.odd.insert(number, word.0);
-        }
-    }
-
-    /// The record of a block's owner and the block's place in its list.
-    fn list_entry(&self, number: u32, owner: u32) -> Option<(u32, usize)> {
-        let index = find_host(self.t, self.cfg, owner);
-        if index == NO_HOST {
-            return None;
-        }
-        let host = self.t.host(index)?;
-        let place = host
-            .blocks
-            .iter()
-            .position(|entry| entry.get() == u64::from(number) + 1)?;
-        Some((index, place))
-    }
 }
 
 /// Frees sessions that have ended, with their binding or by time; returns how many there are.
@@ -464,6 +355,3 @@ fn cpu_time() -> Duration {
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
-
-#[cfg(test)]
-mod tests;

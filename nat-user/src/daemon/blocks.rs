@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::BufReader,
     net::Ipv4Addr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -197,7 +197,12 @@ impl Keeper {
         if self.exhausted.len() < EXHAUSTED_HOSTS {
             self.exhausted.insert((event.host, event.kind), now);
         }
-        let cause = if event.kind == EVENT_QUOTA { "quota" } else { "pool" };
+        let totals = self.state.totals();
+        let (cause, count) = match event.kind {
+            EVENT_QUOTA => ("quota", &totals.quota),
+            _ => ("pool", &totals.pool),
+        };
+        count.fetch_add(1, Ordering::Relaxed);
         self.state.events.publish(Event::Exhausted {
             host: event.host.into(),
             proto: None,

@@ -272,7 +272,7 @@ fn start_sweeper(state: Arc<State>, news: mpsc::UnboundedSender<News>) -> Result
                 tracing::warn!(count = stats.repaired, "put entries right that nobody owned");
             }
             tracing::trace!(?stats, "swept");
-            *state.stats() = stats;
+            state.swept(stats);
             match stopped.recv_timeout(pause) {
                 Err(threads::RecvTimeoutError::Timeout) => {}
                 _ => return,

@@ -216,7 +216,7 @@ pub fn set_addresses(
         .iter()
         .map(|a| AddressWord(a.word.get()))
         .collect();
-    let (words, homeless) = place_addresses(&old, &topology.external);
+    let (words, homeless) = place_addresses(&old, &topology.external, &topology.carried);
     for address in homeless {
         tracing::warn!(%address, "the tables have no room for one more external address; it is not used until they are made anew (sipnat detach, then start)");
     }

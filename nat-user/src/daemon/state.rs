@@ -1,7 +1,10 @@
 //! What the parts of the running daemon share.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
@@ -40,6 +43,20 @@ pub struct State {
     pub started: (Time, Instant),
     current: RwLock<Current>,
     stats: Mutex<Stats>,
+    totals: Totals,
+}
+
+/// What is counted since the daemon started.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Bindings that the sweeper found expired.
+    pub expired: AtomicU64,
+    /// Entries that it put right.
+    pub repaired: AtomicU64,
+    /// Events of exhaustion because of the quota.
+    pub quota: AtomicU64,
+    /// Events of exhaustion because of the pool.
+    pub pool: AtomicU64,
 }
 
 impl State {
@@ -51,6 +68,7 @@ impl State {
             started: (Time::now(), Instant::now()),
             current: RwLock::new(current),
             stats: Mutex::default(),
+            totals: Totals::default(),
         }
     }
 
@@ -67,6 +85,18 @@ impl State {
     /// What the last pass of the sweeper found.
     pub fn stats(&self) -> MutexGuard<'_, Stats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what a pass of the sweeper found.
+    pub fn swept(&self, stats: Stats) {
+        self.totals.expired.fetch_add(stats.expired, Relaxed);
+        self.totals.repaired.fetch_add(stats.repaired, Relaxed);
+        *self.stats() = stats;
+    }
+
+    /// Counts since the start.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
     }
 
     /// Now, in ticks.

@@ -1,6 +1,9 @@
 //! The configured interfaces and addresses on this machine: from what netlink lists to what the data path is told.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use anyhow::{Context as _, Result};
 use nat_common::maps::{AddressWord, Interface as Entry, ROLE_INSIDE, ROLE_OUTSIDE};
@@ -38,6 +41,8 @@ pub struct Topology {
     pub ports: Vec<Port>,
     /// External addresses, each once.
     pub external: Vec<Ipv4Addr>,
+    /// Those of them that an interface of the router has; the others are only routed to it.
+    pub carried: BTreeSet<Ipv4Addr>,
     /// The router's other addresses and broadcast addresses.
     pub local: Vec<u32>,
 }
@@ -61,15 +66,15 @@ impl Topology {
             .map(|port| port.ifindex)
             .collect();
         let external = external(config, &outside, addresses);
-        let mut local: Vec<u32> = addresses
-            .iter()
-            .flat_map(own)
-            .filter(|addr| !external.contains(addr))
-            .map(u32::from)
-            .collect();
-        local.sort_unstable();
-        local.dedup();
-        Ok(Self { ports, external, local })
+        let wanted: BTreeSet<Ipv4Addr> = external.iter().copied().collect();
+        let (carried, local): (BTreeSet<_>, BTreeSet<_>) =
+            addresses.iter().flat_map(own).partition(|addr| wanted.contains(addr));
+        Ok(Self {
+            ports,
+            external,
+            carried,
+            local: local.into_iter().map(u32::from).collect(),
+        })
     }
 
     /// The devices and the programs they want.
@@ -209,9 +214,22 @@ fn entry(port: &Port) -> Entry {
 }
 
 /// The new words of the address table: who stays keeps place and generation, who comes takes the place of one that goes,
-/// with a new generation, so that bindings of the old address die and static forwards move along. Returns the words and
-/// the addresses that found no place.
-pub fn place_addresses(old: &[AddressWord], wanted: &[Ipv4Addr]) -> (Vec<AddressWord>, Vec<Ipv4Addr>) {
+/// with a new generation, so that bindings of the old address die and static forwards move along. Packets without a
+/// binding are the router's own only on an address that is `carried`. Returns the words and the addresses that found no
+/// place.
+pub fn place_addresses(
+    old: &[AddressWord],
+    wanted: &[Ipv4Addr],
+    carried: &BTreeSet<Ipv4Addr>,
+) -> (Vec<AddressWord>, Vec<Ipv4Addr>) {
+    let used = |address: Ipv4Addr, generation| {
+        let word = AddressWord::new(address.into(), generation, true);
+        if carried.contains(&address) {
+            word
+        } else {
+            word.uncarried()
+        }
+    };
     let mut words: Vec<AddressWord> = old
         .iter()
         .map(|word| AddressWord::new(word.addr(), word.generation(), false))
@@ -219,7 +237,7 @@ pub fn place_addresses(old: &[AddressWord], wanted: &[Ipv4Addr]) -> (Vec<Address
     let mut homeless = Vec::new();
     for &address in wanted {
         match words.iter().position(|word| word.addr() == u32::from(address)) {
-            Some(place) => words[place] = AddressWord::new(address.into(), words[place].generation(), true),
+            Some(place) => words[place] = used(address, words[place].generation()),
             None => homeless.push(address),
         }
     }
@@ -231,7 +249,7 @@ pub fn place_addresses(old: &[AddressWord], wanted: &[Ipv4Addr]) -> (Vec<Address
     homeless.retain(|&address| match places.next() {
         Some(place) => {
             let generation = words[place].generation().wrapping_add(1);
-            words[place] = AddressWord::new(address.into(), generation, true);
+            words[place] = used(address, generation);
             false
         }
         None => true,
@@ -251,21 +269,25 @@ mod tests {
         AddressWord::new(addr.into(), generation, active)
     }
 
+    fn place(old: &[AddressWord], wanted: &[Ipv4Addr]) -> (Vec<AddressWord>, Vec<Ipv4Addr>) {
+        place_addresses(old, wanted, &BTreeSet::from([A, B, C]))
+    }
+
     #[test]
     fn addresses_keep_their_places() {
         let empty = [AddressWord(0); 2];
-        let (words, none) = place_addresses(&empty, &[A, B]);
+        let (words, none) = place(&empty, &[A, B]);
         assert_eq!(
             (words.as_slice(), none.as_slice()),
             (&[word(A, 1, true), word(B, 1, true)][..], &[][..])
         );
         // Another order changes nothing; one that goes takes its bindings along.
-        let (words, _) = place_addresses(&words, &[B]);
+        let (words, _) = place(&words, &[B]);
         assert_eq!(words, [word(A, 1, false), word(B, 1, true)]);
         // It comes back as it was; a new one takes its place with a new generation.
-        assert_eq!(place_addresses(&words, &[B, A]).0, [word(A, 1, true), word(B, 1, true)]);
-        assert_eq!(place_addresses(&words, &[C, B]).0, [word(C, 2, true), word(B, 1, true)]);
-        let (words, homeless) = place_addresses(&words, &[C, A, B]);
+        assert_eq!(place(&words, &[B, A]).0, [word(A, 1, true), word(B, 1, true)]);
+        assert_eq!(place(&words, &[C, B]).0, [word(C, 2, true), word(B, 1, true)]);
+        let (words, homeless) = place(&words, &[C, A, B]);
         assert_eq!(
             (words.as_slice(), homeless),
             (&[word(A, 1, true), word(B, 1, true)][..], vec![C])
@@ -275,6 +297,57 @@ mod tests {
     #[test]
     fn an_address_change_reuses_the_place_of_the_old_address() {
         let old = [AddressWord(0), word(A, 4, true)];
-        assert_eq!(place_addresses(&old, &[B]).0, [AddressWord(0), word(B, 5, true)]);
+        assert_eq!(place(&old, &[B]).0, [AddressWord(0), word(B, 5, true)]);
+    }
+
+    #[test]
+    fn what_is_only_routed_here_is_not_the_routers_own() {
+        let (words, _) = place_addresses(&[AddressWord(0); 2], &[A, B], &BTreeSet::from([A]));
+        assert_eq!(words, [word(A, 1, true), word(B, 1, true).uncarried()]);
+        // Bindings stay when an interface gets the address or loses it.
+        let (words, _) = place_addresses(&words, &[A, B], &BTreeSet::from([B]));
+        assert_eq!(words, [word(A, 1, true).uncarried(), word(B, 1, true)]);
+        let (words, _) = place_addresses(&words, &[B], &BTreeSet::from([A, B]));
+        assert_eq!(words, [word(A, 1, false), word(B, 1, true)]);
+        let (words, _) = place_addresses(&words, &[C, B], &BTreeSet::from([B]));
+        assert_eq!(words, [word(C, 2, true).uncarried(), word(B, 1, true)]);
+    }
+
+    #[test]
+    fn an_address_that_comes_or_goes_changes_the_topology() {
+        let text = format!("[nat]\ninside = [\"in\"]\noutside = [\"out\"]\naddresses = [\"{A}\", \"{B}\"]\n");
+        let config = Config::parse(&text, "test").unwrap();
+        let interface = |index, name: &str| net::Interface {
+            index,
+            name: name.into(),
+            kind: Kind::Physical,
+            ethernet: true,
+            mac: Some([2, 0, 0, 0, 0, index as u8]),
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            master: None,
+            link: None,
+            xdp: None,
+        };
+        let interfaces = [interface(2, "in"), interface(3, "out")];
+        let at = |ifindex, addr| net::Address {
+            ifindex,
+            addr,
+            prefix_len: 32,
+            peer: None,
+            scope: Scope::Universe,
+            broadcast: None,
+            flags: 0,
+        };
+        let topology = |addresses: &[net::Address]| Topology::new(&config, &interfaces, addresses).unwrap();
+        let before = topology(&[at(3, C)]);
+        assert_eq!((before.external.as_slice(), before.carried.len()), (&[A, B][..], 0));
+        assert_eq!(before.local, [u32::from(C)]);
+        // On any interface, the loopback device as well.
+        let after = topology(&[at(3, C), at(1, B)]);
+        assert_eq!(after.carried, BTreeSet::from([B]));
+        assert_eq!(after.local, before.local);
+        assert_ne!(before, after, "else the daemon would not tell the data path");
     }
 }

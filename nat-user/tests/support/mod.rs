@@ -104,6 +104,15 @@ impl Service for MemoryService {
                 icmp: 3,
             },
             sessions: 6,
+            sweep: SweepRecord {
+                passes: 4,
+                cpu_us: 1500,
+                cpu_us_max: 2500,
+                bindings_visited: 6,
+                expired: 7,
+                repaired: 0,
+            },
+            exhaustion: ExhaustionRecord { quota: 8, pool: 9 },
             warnings: vec!["eth1 runs in generic mode".into()],
             schema_version: 1,
         })

@@ -182,8 +182,13 @@ impl Bench {
             bytes,
             " bytes",
         );
-        let pass = expiry.as_ref().and_then(|expiry| expiry.pass_ms);
-        report.target("CPU of a sweep over 1 M bindings", Bound::AtMost(100.0), pass, " ms");
+        let pass = expiry.as_ref().and_then(|expiry| expiry.dearest_ms);
+        report.target(
+            "CPU of a sweep over 1 M bindings, the dearest of ten",
+            Bound::AtMost(100.0),
+            pass,
+            " ms",
+        );
         let effect = expiry
             .as_ref()
             .map(|expiry| if expiry.within_spread() { 1.0 } else { 0.0 });
