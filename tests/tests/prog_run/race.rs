@@ -10,7 +10,6 @@ use nat_common::flow::{Endpoint, Proto, Side};
 use nat_common::maps::{BlockState, BlockWord, SlotState, SlotWord};
 use nat_common::memory::oracle::{View, check};
 use nat_common::memory::{Frame, MemTables, Setup, addr, end};
-use nat_common::packet::Bytes;
 use nat_common::ports::{block_index, slot_index, slot_parts, used_place};
 use nat_common::session::SYN;
 use nat_common::tables::Tables;
@@ -20,6 +19,7 @@ use tests::ns::Namespace;
 use crate::rig::{REDIRECT, Rig, in_lab, pin, run};
 
 const PROCESSORS: usize = 2;
+const REMOTE: &str = "198.51.100.7:7000";
 /// Inside ports of one host, for each protocol.
 const PORTS: u32 = 1000;
 /// New flows of one round.
@@ -27,22 +27,41 @@ const FLOWS: u32 = 45 * PORTS * 3;
 /// So often a host sends again what was refused because two processors met.
 const TRIES: u32 = 4;
 
-/// The flows follow each other host by host, so that both processors are always at the same host's blocks.
-fn key(n: u32) -> (Proto, Endpoint) {
-    let host = addr("10.0.1.0") + n / (PORTS * 3);
-    let port = 2000 + (n / 3 % PORTS) as u16;
-    (Proto::from_index(n % 3), Endpoint::new(host, port))
-}
+/// The hosts that have flows.
+struct Hosts(Vec<u32>);
 
-fn frame(n: u32) -> Vec<u8> {
-    let (proto, inside) = key(n);
-    let remote = end("198.51.100.7:7000");
-    let frame = match proto {
-        Proto::Tcp => Frame::tcp(inside, remote, SYN, b""),
-        Proto::Udp => Frame::udp(inside, remote, b"data"),
-        Proto::Icmp => Frame::echo(inside, remote.addr, b"ping"),
-    };
-    frame.bytes().0
+impl Hosts {
+    /// Those that have places of their own in the cache of destinations, where the program looks whether they are inside.
+    fn cached(host: &MemTables, device: u32) -> Self {
+        let first = addr("10.0.1.0");
+        let all = first..first + 100;
+        for source in all.clone() {
+            let frame = Frame::udp(Endpoint::new(source, 1), end(REMOTE), b"");
+            host.run(Side::Inside, device, &mut frame.bytes());
+        }
+        let cached = (0..=host.active().destination_mask).map(|index| host.destination(index).unwrap().addr.get());
+        let mut hosts: Vec<u32> = cached.filter(|addr| all.contains(addr)).collect();
+        hosts.truncate((FLOWS / (PORTS * 3)) as usize);
+        Self(hosts)
+    }
+
+    /// The flows follow each other host by host, so that both processors are always at the same host's blocks.
+    fn key(&self, n: u32) -> (Proto, Endpoint) {
+        let host = self.0[(n / (PORTS * 3)) as usize];
+        let port = 2000 + (n / 3 % PORTS) as u16;
+        (Proto::from_index(n % 3), Endpoint::new(host, port))
+    }
+
+    fn frame(&self, n: u32) -> Vec<u8> {
+        let (proto, inside) = self.key(n);
+        let remote = end(REMOTE);
+        let frame = match proto {
+            Proto::Tcp => Frame::tcp(inside, remote, SYN, b""),
+            Proto::Udp => Frame::udp(inside, remote, b"data"),
+            Proto::Icmp => Frame::echo(inside, remote.addr, b"ping"),
+        };
+        frame.bytes().0
+    }
 }
 
 /// New flows as fast as it goes: half of them are wanted by both processors at the same moment, the others by one each.
@@ -60,11 +79,11 @@ fn no_port_is_given_out_twice() {
         for round in 0..wanted.div_ceil(FLOWS) {
             let host = rig.memory(&setup);
             rig.reset(&host);
-            host.run(Side::Inside, rig.device(Side::Inside), &mut Bytes(frame(0)));
+            let hosts = Hosts::cached(&host, rig.device(Side::Inside));
             rig.believe(&host);
-            let given = race(&rig, ns);
+            let given = race(&rig, ns, &hosts);
             assert!(rig.asked_nobody());
-            let refused = FLOWS as usize - audit(&rig, &host, &given);
+            let refused = FLOWS as usize - audit(&rig, &host, &hosts, &given);
             println!("round {round}: {refused} of {FLOWS} flows refused");
             // Where the places of an inside endpoint in the index are taken, there is no binding; that is rare.
             assert!(refused < FLOWS as usize / 200, "round {round}: {refused} flows refused");
@@ -73,7 +92,7 @@ fn no_port_is_given_out_twice() {
 }
 
 /// What each processor was given: flow and frame.
-fn race(rig: &Rig, ns: &Namespace) -> Vec<Vec<(u32, Vec<u8>)>> {
+fn race(rig: &Rig, ns: &Namespace, hosts: &Hosts) -> Vec<Vec<(u32, Vec<u8>)>> {
     let program = rig.program(Side::Inside);
     let device = rig.device(Side::Inside);
     let at = [const { AtomicU32::new(0) }; PROCESSORS];
@@ -87,7 +106,7 @@ fn race(rig: &Rig, ns: &Namespace) -> Vec<Vec<(u32, Vec<u8>)>> {
                 spin_loop();
                 at[1 - cpu].load(SeqCst) + 2 >= n
             });
-            let frame = frame(n);
+            let frame = hosts.frame(n);
             let ran = (0..TRIES)
                 .map(|_| run(program, device, &frame))
                 .find(|(action, _)| *action == REDIRECT);
@@ -106,13 +125,14 @@ fn race(rig: &Rig, ns: &Namespace) -> Vec<Vec<(u32, Vec<u8>)>> {
 }
 
 /// Packets and tables agree with each other; gives the number of flows that have a binding.
-fn audit(rig: &Rig, host: &MemTables, given: &[Vec<(u32, Vec<u8>)>]) -> usize {
+fn audit(rig: &Rig, host: &MemTables, hosts: &Hosts, given: &[Vec<(u32, Vec<u8>)>]) -> usize {
     let verdict = Verdict::Forward(Reason::Outbound, 1);
     let mut slots = HashMap::new();
     for (n, bytes) in given.iter().flatten() {
-        check(host, Side::Inside, &frame(*n), &verdict, bytes).unwrap_or_else(|wrong| panic!("flow {n}: {wrong}"));
+        check(host, Side::Inside, &hosts.frame(*n), &verdict, bytes)
+            .unwrap_or_else(|wrong| panic!("flow {n}: {wrong}"));
         let seen = View::of(bytes).unwrap();
-        let slot = slot_index(0, key(*n).0, seen.ports.0);
+        let slot = slot_index(0, hosts.key(*n).0, seen.ports.0);
         assert_eq!(*slots.entry(*n).or_insert(slot), slot, "flow {n} has two bindings");
     }
     let mut owners = HashMap::new();
@@ -130,7 +150,7 @@ fn audit(rig: &Rig, host: &MemTables, given: &[Vec<(u32, Vec<u8>)>]) -> usize {
         match owners.get(&index) {
             Some(n) => {
                 assert_eq!((state, used), (SlotState::Live, true), "slot {index}");
-                assert_eq!((proto, inside), key(*n), "slot {index}");
+                assert_eq!((proto, inside), hosts.key(*n), "slot {index}");
                 let block = t.block(block_index(address, port, 6)).unwrap();
                 let owner = BlockWord::new(BlockState::Owned, inside.addr);
                 assert_eq!(BlockWord(block.word.get()), owner, "the block of slot {index}");

@@ -9,6 +9,7 @@ use nat_common::flow::{Endpoint, Side};
 use nat_common::memory::oracle::{self, View, ones};
 use nat_common::memory::{MemTables, Setup};
 use nat_common::packet::Bytes;
+use nat_common::raw::Word64;
 use nat_common::tables::Tables;
 use nat_common::verdict::Verdict;
 
@@ -108,8 +109,13 @@ fn same_id(kernel: &mut [u8], host: &[u8]) {
     header[10..12].copy_from_slice(&check.to_be_bytes());
 }
 
-/// Leaves `t` only the ports and blocks that the kernel has taken.
+/// Leaves `t` only the ports and blocks that the kernel has taken. If that is nothing new, `t` keeps its choice: whether a
+/// port is taken matters to other packets than those that need one, too.
 fn confine(t: &MemTables, rig: &Rig) {
+    let known = |(index, kernel): (u32, &Word64)| t.used_ports(index).unwrap().get() == kernel.get();
+    if (0..).zip(rig.tables.used_ports.iter()).all(known) {
+        return;
+    }
     for (index, kernel) in (0..).zip(rig.tables.used_ports.iter()) {
         t.used_ports(index).unwrap().or(!kernel.get());
     }
