@@ -102,7 +102,7 @@ fn race(rig: &Rig, ns: &Namespace, hosts: &Hosts) -> Vec<Vec<(u32, Vec<u8>)>> {
         for n in (0..FLOWS).filter(|n| n % 2 == 0 || n / 2 % 2 == cpu as u32) {
             at[cpu].store(n, SeqCst);
             // The one that is ahead lets the other catch up, unless that does not run at all.
-            (0..20_000).find(|_| {
+            (0..2_000).find(|_| {
                 spin_loop();
                 at[1 - cpu].load(SeqCst) + 2 >= n
             });
