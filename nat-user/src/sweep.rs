@@ -237,7 +237,6 @@ impl<T: Tables> Pass<'_, T> {
                 let index = place * 64 + bits.trailing_zeros();
                 bits &= bits - 1;
                 let Some(slot) = self.t.slot(index) else { return };
-                self.stats.visited += 1;
                 if let Fate::Lease = self.slot(index, slot, before) {
                     let (address, _, port) = slot_parts(index);
                     self.leases[block_index(address, port, self.cfg.block_shift) as usize] += 1;
@@ -250,6 +249,10 @@ impl<T: Tables> Pass<'_, T> {
         let (now, word) = (self.round.now, SlotWord(slot.word.get()));
         let (_, proto, port) = slot_parts(index);
         let closed = self.round.closed.contains(port);
+        // A closed port counts as used so that nobody takes it, which makes it no binding.
+        if !closed || word.state() != SlotState::Free {
+            self.stats.visited += 1;
+        }
         match word.state() {
             SlotState::Live => {
                 let over = binding::expiry(self.t, self.cfg, index, slot, word)
