@@ -70,16 +70,46 @@ fn a_block_size_that_is_no_power_of_two() {
     says(&message, &[&at(&daemon, "100"), "block_size", "power of two"]);
 }
 
+/// The machine of the test may have any amount of memory, so the daemon is shown another `/proc/meminfo`.
 #[test]
 fn more_memory_than_there_is() {
-    let (lab, daemon) = lab_with("[nat]\naddresses = [\"198.18.0.0/22\"]\ncapacity = 60000000\ncounting = true\n");
-    let message = refused(&lab, &daemon);
+    let (lab, daemon) = lab_with("[nat]\naddresses = [\"198.18.0.0/24\"]\ncapacity = 40000000\ncounting = true\n");
+    let place = TempDir::new().unwrap();
+    let meminfo = place.file("meminfo");
+    fs::write(
+        &meminfo,
+        "MemTotal: 1048576 kB\nMemFree: 900000 kB\nMemAvailable: 900000 kB\n",
+    )
+    .unwrap();
+    let mut command = lab.router.command("unshare");
+    command.args(["--mount", "sh", "-c"]);
+    command.args([
+        "mount --bind \"$1\" /proc/meminfo && exec \"$2\" run --config \"$3\"",
+        "sh",
+    ]);
+    command.arg(meminfo).arg(binary().unwrap()).arg(daemon.config_file());
+    let message = refused_by(&lab, &daemon, || Child::spawn(command).unwrap());
     says(
         &message,
         &[
             "more memory asked than there is",
-            "60000000 bindings",
+            "40000000 bindings",
+            "878.9 MiB available",
             "remedy: lower the number",
+        ],
+    );
+}
+
+#[test]
+fn more_external_addresses_than_there_is_room_for() {
+    let (lab, daemon) = lab_with("[nat]\naddresses = [\"198.18.0.0/23\"]\n");
+    let message = refused(&lab, &daemon);
+    says(
+        &message,
+        &[
+            &at(&daemon, "\"198.18.0.0/23\""),
+            "more than 256",
+            "write a longer prefix",
         ],
     );
 }
@@ -163,7 +193,10 @@ fn an_unknown_key() {
 fn a_bad_unit() {
     let (lab, daemon) = lab_with("[lifetimes]\nudp = \"5 fortnights\"\n");
     let message = refused(&lab, &daemon);
-    says(&message, &[&at(&daemon, "\"5 fortnights\""), "fortnights", "write it like 300s"]);
+    says(
+        &message,
+        &[&at(&daemon, "\"5 fortnights\""), "fortnights", "write it like 300s"],
+    );
     // `check` finds the same without a daemon, and changes nothing either.
     let before = State::of(&lab, &daemon);
     let file = daemon.config_file();
@@ -231,8 +264,13 @@ fn lab_with(toml: &str) -> (Lab, Daemon) {
 
 /// Starts the daemon, which must refuse and change nothing; returns its message.
 fn refused(lab: &Lab, daemon: &Daemon) -> String {
+    refused_by(lab, daemon, || daemon.spawn(&[]).unwrap())
+}
+
+/// The same for a start of another kind.
+fn refused_by(lab: &Lab, daemon: &Daemon, start: impl FnOnce() -> Child) -> String {
     let before = State::of(lab, daemon);
-    let mut child = daemon.spawn(&[]).unwrap();
+    let mut child = start();
     let status = child.wait_exit(REFUSAL).unwrap();
     let log = child.log();
     assert_eq!(status.code(), Some(1), "{log}");
@@ -274,7 +312,7 @@ struct State {
     attached: Vec<String>,
     /// Everything on the daemon's bpffs.
     pinned: Vec<PathBuf>,
-    /// Everything in its directory: socket and lock files.
+    /// Everything in its directory, such as its socket.
     files: Vec<PathBuf>,
     /// The system settings that preflight looks at.
     settings: Vec<String>,
@@ -288,7 +326,13 @@ impl State {
             .filter(|line| line.contains("xdp") || line.contains("prog/"));
         let mut pinned = Vec::new();
         below(&daemon.dir().join("bpf"), &mut pinned);
-        let mut files: Vec<_> = fs::read_dir(daemon.dir()).unwrap().map(|e| e.unwrap().path()).collect();
+        // A lock file stays for good, since removing it would be a race; it holds nothing.
+        let kept = |file: &PathBuf| file.extension().is_none_or(|end| end != "lock");
+        let mut files: Vec<_> = fs::read_dir(daemon.dir())
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .filter(kept)
+            .collect();
         files.sort();
         let keys = [
             "ip_forward",

@@ -55,9 +55,13 @@ fn metrics_are_served_in_the_routers_namespace() {
         .unwrap();
     let echo = UdpEcho::start(lab.o(1), 7).unwrap();
     seen_by(&echo, &host_udp(lab.h(1), 5060).unwrap()).unwrap();
-    let text = scrape(&lab);
-    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
-    assert!(text.contains("\nsipnat_bindings{proto=\"udp\"} 1\n"), "{text}");
+    // Bindings are counted by the sweeper, once a second.
+    let text = wait_for("the binding to be counted", SOON, || {
+        let text = scrape(&lab);
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+        text.contains("\nsipnat_bindings{proto=\"udp\"} 1\n").then_some(text)
+    })
+    .unwrap();
     let value = |reason: &str| -> u64 {
         let start = format!("sipnat_packets_total{{direction=\"out\",reason=\"{reason}\"}} ");
         let line = text.lines().find_map(|line| line.strip_prefix(&start));

@@ -91,17 +91,13 @@ fn what_is_not_ipv4_passes_untouched() {
     let nat = lab.start_nat_as(Nat::Sipnat, "").unwrap();
     // Dual stack: the kernel routes IPv6 as before, to itself and through.
     router.sysctl("net.ipv6.conf.all.forwarding", 1).unwrap();
-    let add = |address: &str, dev: &str| format!("-6 addr add {address}/64 dev {dev} nodad");
-    router
-        .ip_batch(&[add("fd00:1::1", "in0"), add("fd00:2::1", "out0")])
-        .unwrap();
-    let via = |gateway: &str| format!("-6 route add default via {gateway}");
-    lab.h(1)
-        .ip_batch(&[add("fd00:1::10", "eth0"), via("fd00:1::1")])
-        .unwrap();
-    lab.o(1)
-        .ip_batch(&[add("fd00:2::100", "eth0"), via("fd00:2::1")])
-        .unwrap();
+    let ip = |ns: &Namespace, line: &str| ns.run("ip", ["-6"].into_iter().chain(line.split(' '))).unwrap();
+    ip(router, "addr add fd00:1::1/64 dev in0 nodad");
+    ip(router, "addr add fd00:2::1/64 dev out0 nodad");
+    ip(lab.h(1), "addr add fd00:1::10/64 dev eth0 nodad");
+    ip(lab.h(1), "route add default via fd00:1::1");
+    ip(lab.o(1), "addr add fd00:2::100/64 dev eth0 nodad");
+    ip(lab.o(1), "route add default via fd00:2::1");
     for target in ["fd00:1::1", "fd00:2::100"] {
         lab.h(1)
             .run("ping", ["-6", "-c", "2", "-i", "0.2", "-W", "5", target])
