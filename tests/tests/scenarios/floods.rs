@@ -50,10 +50,11 @@ fn a_syn_flood_from_inside_harms_no_existing_flow() {
 
 #[test]
 fn full_tables_of_bindings_and_sessions_keep_what_they_have() {
-    let lab = Lab::builder().outside_hosts(2).build().unwrap();
+    let lab = Lab::builder().inside_hosts(2).outside_hosts(2).build().unwrap();
     let nat = lab
         .start_nat_as(Nat::Sipnat, "[nat]\ncapacity = 1024\nsessions = 1024\n")
         .unwrap();
+    lab.h(2).mute().unwrap();
     lab.o(2).mute().unwrap();
     let (udp, tcp) = (
         UdpEcho::start(lab.o(1), 7).unwrap(),
@@ -63,12 +64,12 @@ fn full_tables_of_bindings_and_sessions_keep_what_they_have() {
     let seen = seen_by(&udp, &socket).unwrap();
     let (mut stream, _) = tcp_seen_by(&tcp, lab.h(1)).unwrap();
 
-    let flood = RawSocket::host(lab.h(1)).unwrap();
+    let flood = RawSocket::host(lab.h(2)).unwrap();
     let mut outside = RawSocket::host(lab.o(2)).unwrap();
     // One binding and many sessions. Half-open ones give way to new ones, so these are opened; more than there is room for.
     let send = |port: u16, flags: u8| {
-        let segment = Packet::tcp("192.168.1.20:2000", (lab.o(2).ip, port), flags, 1, 0);
-        flood.send_packet(&segment.via(lab.h(1))).unwrap();
+        let segment = Packet::tcp((lab.h(2).ip, 2000), (lab.o(2).ip, port), flags, 1, 0);
+        flood.send_packet(&segment.via(lab.h(2))).unwrap();
     };
     send(1, flags::SYN);
     let first = outside
@@ -88,7 +89,7 @@ fn full_tables_of_bindings_and_sessions_keep_what_they_have() {
     for number in 0..4000u16 {
         let source = Ipv4Addr::new(192, 168, 1, 20 + (number % 200) as u8);
         let packet = Packet::udp((source, 3000 + number), (lab.o(2).ip, 9), b"x");
-        flood.send_packet(&packet.via(lab.h(1))).unwrap();
+        flood.send_packet(&packet.via(lab.h(2))).unwrap();
     }
     wait_until("the index of bindings to be full", SOON, || {
         counter(&nat, "index_full") > 0
