@@ -36,13 +36,21 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `sipnat run` in the namespace and returns when `sipnat status` answers.
     pub fn start(ns: &Namespace, config: NatConfig) -> Result<Self> {
+        let mut daemon = Self::prepare(ns, config)?;
+        daemon.restart()?;
+        Ok(daemon)
+    }
+
+    /// Prepares directory, bpffs and config without starting anything: for starts that shall fail, with
+    /// [`Self::spawn`].
+    pub fn prepare(ns: &Namespace, config: NatConfig) -> Result<Self> {
         let binary = config.binary.clone().map_or_else(binary, existing)?;
         let place = match &config.detached {
             Some(dir) => Place::new(dir)?,
             None => Place::new(&Path::new(RUN_DIR).join(unique_prefix()))?,
         };
         let (ns, earlier_logs) = (ns.clone(), String::new());
-        let mut daemon = Self {
+        let daemon = Self {
             ns,
             binary,
             place,
@@ -51,8 +59,7 @@ impl Daemon {
             earlier_logs,
             kept: false,
         };
-        daemon.write_config(&daemon.config.toml.clone())?;
-        daemon.restart()?;
+        daemon.write_config(&daemon.config.toml)?;
         Ok(daemon)
     }
 

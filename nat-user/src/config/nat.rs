@@ -15,7 +15,7 @@ use super::{
 /// Inside or outside interfaces, each.
 pub const MAX_INTERFACES: usize = 32;
 /// External addresses, all prefixes together.
-pub const MAX_EXTERNAL_ADDRESSES: u64 = 1024;
+pub const MAX_EXTERNAL_ADDRESSES: u64 = nat_common::maps::MAX_ADDRESSES as u64;
 /// Entries of `bypass` or `inside_prefixes`, each.
 pub const MAX_PREFIXES: usize = 1024;
 

@@ -203,7 +203,7 @@ const WRONG_VALUES: &[Wrong] = &[
     ("sessions = -1", Some((4, 12)), "nat.sessions is -1", "1024 to"),
     ("addresses = [\"203.0.113.1\", \"224.0.0.1\"]", Some((4, 29)), "multicast", "public unicast"),
     ("addresses = [\"203.0.113.1/24\"]", Some((4, 14)), "behind the prefix length", "203.0.113.0/24"),
-    ("addresses = [\"100.64.0.0/10\"]", Some((4, 14)), "more than 1024", "longer prefix"),
+    ("addresses = [\"100.64.0.0/10\"]", Some((4, 14)), "more than 256", "longer prefix"),
     ("addresses = [\"198.51.100.0/30\", \"198.51.100.1\"]", Some((4, 33)), "already in", "keep one"),
     ("addresses = [\"10.0.0.1\"]\ninside_prefixes = [\"10.0.0.0/8\"]", Some((4, 14)), "overlaps", "inside or outside"),
     ("bypass = [\"fd00::/8\"]", Some((4, 11)), "no IPv4 prefix", "192.0.2.0/24"),

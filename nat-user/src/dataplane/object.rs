@@ -65,7 +65,7 @@ pub fn open(capacity: &Capacity, pins: Option<&Path>) -> Result<Ebpf> {
     let slots = u32::try_from(capacity.slots()).context("too many external addresses")?;
     if capacity.addresses > MAX_ADDRESSES {
         bail!(
-            "{} external addresses are more than {MAX_ADDRESSES}",
+            "{} external addresses are more than {MAX_ADDRESSES}; name those to be used in nat.addresses",
             capacity.addresses
         );
     }

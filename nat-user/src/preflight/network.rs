@@ -43,21 +43,29 @@ fn outside_addresses(input: &PreflightInput, ports: &[Port], facts: &Facts, repo
                 .warning(finding.why("the router answers ARP and asks for next hops from an address of the interface"));
         }
     }
-    for address in &input.external {
-        if !outside.iter().any(|port| on(port, facts).any(|a| a.addr == *address)) {
-            report.warning(
-                Finding::new(
-                    "external-unassigned",
-                    address.to_string(),
-                    "this external address is on no outside interface",
-                )
-                .why("nobody answers ARP for it, so answers arrive only if the provider routes it to this machine")
-                .remedy(format!(
-                    "unless it is routed here: ip address add {address}/32 dev {}",
-                    device(first)
-                )),
-            );
-        }
+    let unassigned: Vec<_> = input
+        .external
+        .iter()
+        .filter(|address| !outside.iter().any(|port| on(port, facts).any(|a| a.addr == **address)))
+        .collect();
+    // One warning, however long the prefix is.
+    if let [one, more @ ..] = &unassigned[..] {
+        let which = match more.len() {
+            0 => one.to_string(),
+            count => format!("{one} and {count} more"),
+        };
+        report.warning(
+            Finding::new(
+                "external-unassigned",
+                which,
+                "external addresses that are on no outside interface",
+            )
+            .why("nobody answers ARP for them, so answers arrive only if the provider routes them to this machine")
+            .remedy(format!(
+                "unless they are routed here, for each: ip address add {one}/32 dev {}",
+                device(first)
+            )),
+        );
     }
 }
 
