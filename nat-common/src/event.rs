@@ -15,7 +15,7 @@ pub struct Event {
     pub kind: u32,
     /// Inside host.
     pub host: u32,
-    /// Block number, see [`crate::ports::BlockId`].
+    /// Block number, see [`crate::ports::block_parts`].
     pub block: u32,
     /// When, in ticks.
     pub when: u32,
