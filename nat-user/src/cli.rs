@@ -152,7 +152,7 @@ pub enum ChangeForward {
     AddForward {
         /// tcp or udp
         protocol: Proto,
-        /// [IP:]PORT or [IP:]FIRST-LAST; without IP on all external addresses
+        /// `[IP:]PORT` or `[IP:]FIRST-LAST`; without IP on all external addresses
         external: String,
         /// IP:PORT or IP:FIRST-LAST, as many ports
         inside: String,
