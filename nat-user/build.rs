@@ -19,7 +19,8 @@ fn main() {
         "nat-ebpf/Cargo.toml",
         "rust-toolchain.toml",
     ] {
-        println!("cargo::rerun-if-changed={}", root.join(part).display());
+        // Relative, so that a target directory that was copied along watches its own tree.
+        println!("cargo::rerun-if-changed=../{part}");
     }
     let object = out.join("nat-ebpf");
     if env::var_os("SIPNAT_SKIP_EBPF").is_some_and(|v| v == "1") {

@@ -1,55 +1,15 @@
-//! Bindings: the index from inside endpoints to slots, their lifetime, making and ending them.
+//! Bindings: finding them, their lifetime, making and ending them.
+//!
+//! A binding has two halves: the slot, by which packets from outside find it, and its entry in the index, by which those from
+//! inside do. Each half has a stamp of its own; the later one is the last use.
 
 use crate::config::{Config, FOREVER};
 use crate::counters::{REFUSED, Reason, refused};
 use crate::flow::{Endpoint, InsideKey, Proto};
-use crate::hash::{mix, second};
-use crate::maps::{AddressWord, BUCKET, Bucket, KIND_DYNAMIC, LOCKS, Slot, SlotState, SlotWord};
+use crate::index::{self, Found, Inserted, Place};
+use crate::maps::{AddressWord, KIND_DYNAMIC, Slot, SlotState, SlotWord};
 use crate::ports::{allocate, release_port, slot_parts};
 use crate::tables::Tables;
-
-/// Bits of an index entry that number the slot; the others are part of the key's hash.
-pub const SLOT_BITS: u32 = 26;
-
-/// Buckets in the window of one host.
-const WINDOW: u32 = 256;
-const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
-
-const _: () = assert!((crate::maps::MAX_ADDRESSES as u64 * 3) << 16 <= 1 << SLOT_BITS);
-
-/// Where a key can be in the index, and what its entry looks like.
-#[derive(Clone, Copy, Debug)]
-pub struct Place {
-    /// The two buckets.
-    pub buckets: [u32; 2],
-    /// The entry's high bits.
-    pub tag: u64,
-}
-
-impl Place {
-    /// Of a key.
-    #[inline(always)]
-    pub fn of(cfg: &Config, key: &InsideKey) -> Self {
-        let packed = u64::from(key.inside.addr) << 32 | u64::from(key.inside.port) << 8 | key.proto as u64;
-        let h = mix(packed, cfg.secret);
-        // The first bucket is in a window of the host's own, a few pages of memory: what one host uses at the same time
-        // then shares translation buffer entries. Where a host has more than its window holds, the other bucket, anywhere,
-        // takes the rest.
-        let window = mix(u64::from(key.inside.addr), cfg.secret.rotate_left(21)) as u32;
-        Self {
-            buckets: [
-                window.wrapping_add(h as u32 & (WINDOW - 1)) & cfg.index_mask,
-                second(h, cfg.index_mask),
-            ],
-            tag: h & !SLOT_MASK,
-        }
-    }
-
-    #[inline(always)]
-    fn entry(&self, slot: u32) -> u64 {
-        self.tag | u64::from(slot)
-    }
-}
 
 /// Whether the address that a slot was made on is still the same and in use.
 #[inline(always)]
@@ -77,7 +37,8 @@ pub fn lifetime(cfg: &Config, proto: Proto, slot: &Slot) -> u32 {
     }
 }
 
-/// When a live slot ends or ended, in ticks; `None` if never.
+/// When a live slot ends or ended, in ticks, as far as the slot knows; `None` if never. It may have been used later by its
+/// inside endpoint: see [`end`].
 #[inline(always)]
 pub fn expiry<T: Tables>(t: &T, cfg: &Config, index: u32, slot: &Slot, word: SlotWord) -> Option<u32> {
     let life = lifetime(cfg, slot_parts(index).1, slot);
@@ -90,6 +51,13 @@ pub fn expiry<T: Tables>(t: &T, cfg: &Config, index: u32, slot: &Slot, word: Slo
     Some(word.stamp().wrapping_add(life))
 }
 
+/// Whether something that lives for `life` ticks after `stamp` is still alive. A stamp of another CPU can be a tick ahead.
+#[inline(always)]
+pub fn young(stamp: u32, life: u32, now: u32) -> bool {
+    let age = now.wrapping_sub(stamp) as i32;
+    age < 0 || (age as u32) < life
+}
+
 /// The slot's word, if the slot is in use: an expired one is absent at once, whoever frees it and when.
 #[inline(always)]
 pub fn live<T: Tables>(t: &T, cfg: &Config, index: u32, slot: &Slot, now: u32) -> Option<SlotWord> {
@@ -98,9 +66,32 @@ pub fn live<T: Tables>(t: &T, cfg: &Config, index: u32, slot: &Slot, now: u32) -
         return None;
     }
     let life = lifetime(cfg, slot_parts(index).1, slot);
-    // A stamp of another CPU can be a tick ahead.
-    let age = now.wrapping_sub(word.stamp()) as i32;
-    (life == FOREVER || age < 0 || (age as u32) < life).then_some(word)
+    if life == FOREVER || young(word.stamp(), life, now) {
+        return Some(word);
+    }
+    let last = t.last_use(cfg, index);
+    young(last, life, now).then(|| renew(slot, word, last))
+}
+
+/// Tells a slot that its inside endpoint has used it at `stamp`. The word that it has then.
+#[inline(always)]
+fn renew(slot: &Slot, word: SlotWord, stamp: u32) -> SlotWord {
+    let renewed = word.stamped(stamp);
+    slot.word.replace(word.0, renewed.0);
+    renewed
+}
+
+/// When slot `index` was used last, in ticks: the later stamp of the slot's own and that of its entry in the index.
+#[inline(always)]
+pub fn last_use<T: Tables>(t: &T, cfg: &Config, index: u32) -> u32 {
+    let Some(slot) = t.slot(index) else { return 0 };
+    let stamp = SlotWord(slot.word.get()).stamp();
+    match index::find(t, &Place::of(cfg, &key_of(index, slot))) {
+        Some(found) if found.word.slot() == index && found.word.stamp().wrapping_sub(stamp) as i32 > 0 => {
+            found.word.stamp()
+        }
+        _ => stamp,
+    }
 }
 
 /// Renews the last-use stamp, at most once in `Config::refresh`, so that flows on several CPUs do not share a dirty line.
@@ -122,42 +113,37 @@ pub fn find<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> Option
 /// The slot that `key` is bound to, 0 for none: it would be TCP port 0.
 #[inline(always)]
 pub fn find_here<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> u32 {
-    let place = Place::of(cfg, key);
-    let Some(first) = t.bucket(place.buckets[0]) else {
+    let Some(found) = index::find(t, &Place::of(cfg, key)) else {
         return 0;
     };
-    let slot = find_in(t, cfg, first, &place, key, now);
-    if slot != 0 {
-        return slot;
+    let index = found.word.slot();
+    if holds(t, cfg, key.proto, &found, now) || owns(t, cfg, index, key, now) {
+        return index;
     }
-    let Some(other) = t.bucket(place.buckets[1]) else {
-        return 0;
-    };
-    find_in(t, cfg, other, &place, key, now)
+    // Left behind by a binding that has ended.
+    found.entry.word.replace(found.word.0, 0);
+    0
 }
 
+/// Whether an entry of the index shows by itself that its binding is alive. Where sessions decide about lifetimes it never
+/// does; nor if the binding is kept alive from outside.
 #[inline(always)]
-fn find_in<T: Tables>(t: &T, cfg: &Config, bucket: &Bucket, place: &Place, key: &InsideKey, now: u32) -> u32 {
-    let mut i = 0;
-    while i < BUCKET {
-        let entry = bucket.0[i].get();
-        i += 1;
-        if entry == 0 || (entry ^ place.tag) & !SLOT_MASK != 0 {
-            continue;
-        }
-        let index = (entry & SLOT_MASK) as u32;
-        if owns(t, cfg, index, key, now) {
-            return index;
-        }
-        // Left behind by a binding that has ended.
-        bucket.0[i - 1].replace(entry, 0);
+pub fn holds<T: Tables>(t: &T, cfg: &Config, proto: Proto, found: &Found, now: u32) -> bool {
+    if cfg.tracks(proto) {
+        return false;
     }
-    0
+    let Some(address) = t.address(slot_parts(found.word.slot()).0) else {
+        return false;
+    };
+    let address = AddressWord(address.word.get());
+    let fixed = found.word.fixed();
+    let life = if proto == Proto::Udp { cfg.udp } else { cfg.icmp };
+    address.active() && (fixed || address.generation() == found.generation && young(found.word.stamp(), life, now))
 }
 
 /// Whether slot `index` is a live binding of `key`.
 #[inline(always)]
-fn owns<T: Tables>(t: &T, cfg: &Config, index: u32, key: &InsideKey, now: u32) -> bool {
+pub fn owns<T: Tables>(t: &T, cfg: &Config, index: u32, key: &InsideKey, now: u32) -> bool {
     let Some(slot) = t.slot(index) else { return false };
     slot.inside_addr.get() == key.inside.addr
         && slot.inside_port.get() == key.inside.port
@@ -165,90 +151,61 @@ fn owns<T: Tables>(t: &T, cfg: &Config, index: u32, key: &InsideKey, now: u32) -
         && live(t, cfg, index, slot, now).is_some()
 }
 
-/// What came of an attempt to insert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inserted {
-    /// The entry is in.
-    Done,
-    /// There is an entry for this key already: its slot.
-    Exists(u32),
-    /// Both buckets are full.
-    Full,
-}
-
-/// Puts an entry into the emptier of its buckets unless there is one with the same tag.
+/// Ends the use of a slot, live or resting, whose time was over `spare` ticks ago according to its word; it becomes `next`.
+/// False, and nothing has changed, if it was used since.
 ///
-/// Runs under the key's lock, so it calls nothing. Others may insert or clear entries of the same bucket at the same time.
+/// The entry in the index goes first: as long as it is there, packets from inside are sent in the slot's name without looking
+/// at the slot.
 #[inline(always)]
-fn insert_locked(first: &Bucket, other: &Bucket, tag: u64, entry: u64) -> Inserted {
-    let mut used = [0u32; 2];
-    let mut i = 0;
-    while i < BUCKET {
-        let (a, b) = (first.0[i].get(), other.0[i].get());
-        i += 1;
-        if a != 0 {
-            used[0] += 1;
-            if (a ^ tag) & !SLOT_MASK == 0 {
-                return Inserted::Exists((a & SLOT_MASK) as u32);
-            }
-        }
-        if b != 0 {
-            used[1] += 1;
-            if (b ^ tag) & !SLOT_MASK == 0 {
-                return Inserted::Exists((b & SLOT_MASK) as u32);
-            }
-        }
+pub fn end<T: Tables>(t: &T, cfg: &Config, index: u32, ending: &Ending, now: u32) -> bool {
+    let Some(slot) = t.slot(index) else { return false };
+    let Ending { word, next, .. } = *ending;
+    if word.state() != SlotState::Live {
+        return slot.word.replace(word.0, next.0);
     }
-    // Most look-ups then need only the first bucket.
-    let swap = used[0] > 5 && used[1] < used[0];
-    let (one, two) = if swap { (other, first) } else { (first, other) };
-    let mut i = 0;
-    while i < BUCKET {
-        if one.0[i].get() == 0 && one.0[i].replace(0, entry) {
-            return Inserted::Done;
-        }
-        i += 1;
-    }
-    let mut i = 0;
-    while i < BUCKET {
-        if two.0[i].get() == 0 && two.0[i].replace(0, entry) {
-            return Inserted::Done;
-        }
-        i += 1;
-    }
-    Inserted::Full
-}
-
-/// Puts `key` → `index` into the index.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-pub fn insert<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, index: u32) -> Inserted {
-    let place = Place::of(cfg, key);
-    let (Some(first), Some(other)) = (t.bucket(place.buckets[0]), t.bucket(place.buckets[1])) else {
-        return Inserted::Full;
+    let key = key_of(index, slot);
+    let Some(found) = index::find(t, &Place::of(cfg, &key)).filter(|found| found.word.slot() == index) else {
+        return slot.word.replace(word.0, next.0);
     };
-    let (tag, entry) = (place.tag, place.entry(index));
-    let lock = (tag >> 40) as u32 & (LOCKS - 1);
-    t.locked(lock, || insert_locked(first, other, tag, entry))
-        .unwrap_or(Inserted::Full)
+    let life = lifetime(cfg, key.proto, slot).wrapping_add(ending.spare);
+    if address_holds(t, index, slot) && young(found.word.stamp(), life, now) {
+        renew(slot, word, found.word.stamp());
+        return false;
+    }
+    let claimed = found.word.stamped(now).claimed();
+    if !found.entry.word.replace(found.word.0, claimed.0) {
+        // A packet from inside has just used it.
+        return false;
+    }
+    let ended = slot.word.replace(word.0, next.0);
+    // If not, one from outside has.
+    found
+        .entry
+        .word
+        .replace(claimed.0, if ended { 0 } else { found.word.0 });
+    ended
 }
 
-/// Takes `key` → `index` out of the index.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-pub fn forget<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, index: u32) {
-    let place = Place::of(cfg, key);
-    let entry = place.entry(index);
-    let mut n = 0;
-    while n < 2 {
-        if let Some(bucket) = t.bucket(if n == 0 { place.buckets[0] } else { place.buckets[1] }) {
-            let mut i = 0;
-            while i < BUCKET {
-                if bucket.0[i].get() == entry {
-                    bucket.0[i].replace(entry, 0);
-                }
-                i += 1;
-            }
-        }
-        n += 1;
+/// What [`end`] is to do.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Ending {
+    /// The slot's word, on which the decision was based.
+    pub word: SlotWord,
+    /// What it becomes.
+    pub next: SlotWord,
+    /// For how long the binding must have been over, in ticks.
+    pub spare: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// Protocol and inside endpoint of a slot.
+#[inline(always)]
+pub fn key_of(index: u32, slot: &Slot) -> InsideKey {
+    InsideKey {
+        proto: slot_parts(index).1,
+        inside: inside_of(slot),
     }
 }
 
@@ -287,14 +244,14 @@ pub fn create<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> u32 
     let mut attempt = 0;
     while attempt < 2 {
         attempt += 1;
-        match insert(t, cfg, key, index) {
+        match index::insert(t, cfg, key, index, now) {
             Inserted::Done => return index,
             Inserted::Exists(other) => {
                 if owns(t, cfg, other, key, now) {
                     unmake(t, index, slot, generation);
                     return other;
                 }
-                forget(t, cfg, key, other);
+                index::forget(t, cfg, key, other);
             }
             Inserted::Full => {
                 unmake(t, index, slot, generation);

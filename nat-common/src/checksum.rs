@@ -22,8 +22,8 @@ impl Delta {
     /// A thirty-two-bit value at an even offset changes.
     #[inline(always)]
     pub fn long(self, old: u32, new: u32) -> Self {
-        let old = !old;
-        Self(self.0 + u64::from(old >> 16) + u64::from(old & 0xffff) + u64::from(new >> 16) + u64::from(new & 0xffff))
+        // 2^32 is 1 in this arithmetic too; `fold` takes what is above it.
+        Self(self.0 + u64::from(!old) + u64::from(new))
     }
 
     /// Both changes.

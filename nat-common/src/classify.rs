@@ -100,19 +100,35 @@ pub struct Query {
     pub generation: u32,
 }
 
+/// Answers from the cache, if it knows.
+#[inline(always)]
+pub fn cached<'t, T: Tables>(t: &'t T, cfg: &Config, query: &Query) -> Option<&'t Destination> {
+    place(t, cfg, query).filter(|entry| answers(entry, cfg, query))
+}
+
+/// Where the answer is or would be.
+#[inline(always)]
+fn place<'t, T: Tables>(t: &'t T, cfg: &Config, query: &Query) -> Option<&'t Destination> {
+    let spread = (query.addr ^ query.device.rotate_left(13)).wrapping_mul(0x9e37_79b1);
+    t.destination((spread >> 15) & cfg.destination_mask)
+}
+
+#[inline(always)]
+fn answers(entry: &Destination, cfg: &Config, query: &Query) -> bool {
+    entry.addr.get() == query.addr
+        && entry.ingress.get() == ingress_key(query.device, query.vlan)
+        && entry.generation.get() == query.generation
+        && query.now.wrapping_sub(entry.filled.get()) <= cfg.route_age
+        && entry.class.get() != 0
+}
+
 /// Answers from the cache or from the tables; false if there is no cache at all.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub fn destination<T: Tables>(t: &T, cfg: &Config, query: &Query, way: &mut Way) -> bool {
-    let spread = (query.addr ^ query.device.rotate_left(13)).wrapping_mul(0x9e37_79b1);
-    let Some(entry) = t.destination((spread >> 15) & cfg.destination_mask) else {
+    let Some(entry) = place(t, cfg, query) else {
         return false;
     };
-    if entry.addr.get() != query.addr
-        || entry.ingress.get() != ingress_key(query.device, query.vlan)
-        || entry.generation.get() != query.generation
-        || query.now.wrapping_sub(entry.filled.get()) > cfg.route_age
-        || entry.class.get() == 0
-    {
+    if !answers(entry, cfg, query) {
         fill(t, entry, query);
     }
     let mac = entry.mac.get().to_le_bytes();
@@ -138,6 +154,12 @@ fn fill<T: Tables>(t: &T, entry: &Destination, query: &Query) {
     entry.mtu.set(0);
     entry.index.set(0);
     entry.class.set(decide(t, entry, query));
+}
+
+/// A MAC address as the cache has it.
+#[inline(always)]
+fn number(m: [u8; 6]) -> u64 {
+    u64::from_le_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0])
 }
 
 /// The class; the rest goes into the entry.
@@ -187,9 +209,8 @@ fn decide<T: Tables>(t: &T, entry: &Destination, query: &Query) -> u8 {
         let inside = if class == Class::Inside { 0x80 } else { 0 };
         return Class::NoNeighbour as u8 | inside;
     }
-    let m = route.mac;
-    entry
-        .mac
-        .set(u64::from_le_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0]));
+    entry.mac.set(number(route.mac));
+    entry.source.set(number(out.mac));
+    entry.vlan.set(out.vlan);
     class as u8
 }

@@ -37,6 +37,8 @@ pub const FLAG_INSIDE_PREFIXES: u32 = 32;
 pub struct Config {
     /// Secret that table positions and port choices depend on (RFC 6056 §3.3.3).
     pub secret: u64,
+    /// Remote UDP ports where REGISTER transactions are watched; see [`crate::watch::word`].
+    pub watch: u64,
     /// Number of buckets of the binding index, less one (a power of two less one).
     pub index_mask: u32,
     /// Number of buckets of the session table, less one.
@@ -92,8 +94,9 @@ pub struct Config {
     pub punt_total_rate: u32,
     /// Ticks in one second.
     pub ticks_per_second: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// How far ahead packets from inside stamp their entries in the index, so that they need not do it again before: a few
+    /// seconds. A binding may live longer by this, never shorter.
+    pub ahead: u32,
 }
 
 impl Config {
@@ -142,5 +145,5 @@ pub struct State {
     pub cpus: u32,
 }
 
-const _: () = assert!(size_of::<Config>() == 8 + 4 * 28);
+const _: () = assert!(size_of::<Config>() == 2 * 8 + 4 * 28);
 const _: () = assert!(size_of::<State>() == 16);

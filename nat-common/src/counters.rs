@@ -36,7 +36,7 @@ macro_rules! reasons {
             pub const ALL: &'static [Reason] = &[$(Reason::$variant),*];
 
             /// Name in metrics and tables.
-            pub fn name(self) -> &'static str {
+            pub const fn name(self) -> &'static str {
                 match self { $(Reason::$variant => $name),* }
             }
 

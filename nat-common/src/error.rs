@@ -18,10 +18,9 @@ pub const QUOTE: usize = LARGEST - HEADERS;
 
 /// Time to live of an error (RFC 1812 §4.3.2.2: not that of the packet it is about).
 const TTL: u8 = 64;
-/// Precedence "internetwork control" (RFC 1812 §4.3.2.5).
-const PRECEDENCE: u8 = 6 << 5;
-/// The TOS bits that an error takes over: not the precedence, and not the two that are ECN's today (RFC 3168 §5).
-const TOS: u8 = 0x1c;
+/// What an error takes over of the second byte: the DS field (RFC 5508 §7.7, which supersedes the precedence of RFC 1812
+/// §4.3.2.5), so that it comes back in the class of the packet it is about; not the two bits of ECN (RFC 3168 §5).
+const DS_FIELD: u8 = 0xfc;
 
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,7 +100,7 @@ pub fn about(frame: &[u8], error: IcmpError, source: u32) -> Result<Message, Sil
     let len = HEADERS + quote.len();
     let mut bytes = [0; LARGEST];
     bytes[0] = 0x45;
-    bytes[1] = PRECEDENCE | packet[1] & TOS;
+    bytes[1] = packet[1] & DS_FIELD;
     bytes[2..4].copy_from_slice(&(len as u16).to_be_bytes());
     bytes[8] = TTL;
     bytes[9] = IP_ICMP;
@@ -208,7 +207,7 @@ mod tests {
         let message = about(&frame(0, 8), IcmpError::FragmentationNeeded(1280), ROUTER).unwrap();
         #[rustfmt::skip]
         assert_eq!(message.bytes(), [
-            0x45, 0xd8, 0, 56, 0, 0, 0, 0, 64, 1, 0xf6, 0x99, 192, 168, 1, 1, 192, 168, 1, 2,
+            0x45, 0xb8, 0, 56, 0, 0, 0, 0, 64, 1, 0xf6, 0xb9, 192, 168, 1, 1, 192, 168, 1, 2,
             3, 4, 0x95, 0x1c, 0, 0, 0x05, 0,
             0x45, 0xb9, 0, 28, 0x12, 0x34, 0, 0, 1, 17, 0, 0, 192, 168, 1, 2, 203, 0, 113, 9,
             0, 1, 2, 3, 4, 5, 6, 7,

@@ -4,10 +4,11 @@
 //! inserted or deleted by the kernel's map code. So the daemon lists and sweeps without a system call, and nothing is
 //! ever handed to somebody else between two steps of a reader.
 
-use crate::raw::{Word8, Word16, Word32, Word64};
+use crate::flow::Proto;
+use crate::raw::{Word8, Word16, Word32, Word64, opaque, opaque64};
 
 /// Version of everything in this file. Pins of another version are never opened.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// External addresses at most.
 pub const MAX_ADDRESSES: u32 = 256;
@@ -17,8 +18,10 @@ pub const MAX_INTERFACES: u32 = 64;
 pub const MAX_BLOCKS_PER_HOST: usize = 64;
 /// Ports of one address and protocol.
 pub const PORTS: u32 = 65536;
-/// Entries of a bucket of the binding index: one cache line.
+/// Entries of a bucket of the binding index: two cache lines side by side.
 pub const BUCKET: usize = 8;
+/// Entries on one cache line.
+pub const LINE: usize = 4;
 /// Sessions in a bucket: so many elements of the table in a row.
 pub const SESSION_BUCKET: u32 = 4;
 /// Fragmented datagrams in a bucket, likewise.
@@ -138,7 +141,8 @@ pub struct Slot {
     pub kind: Word8,
     /// Always zero.
     pub reserved: Word8,
-    /// Lifetime in ticks; 0: that of the protocol; `FOREVER`: none.
+    /// Lifetime in ticks; 0: that of the protocol; `FOREVER`: none. The daemon sets it for as long as a registration was granted
+    /// that crosses the NAT by this binding.
     pub lifetime: Word32,
     /// Established TCP sessions.
     pub established: Word32,
@@ -146,8 +150,8 @@ pub struct Slot {
     pub created: Word32,
     /// Generation of the external address it was made on.
     pub address_generation: Word16,
-    /// Always zero.
-    pub reserved2: Word16,
+    /// Whether answers to a REGISTER are copied for the daemon; see [`crate::watch`].
+    pub watched: Word16,
 }
 
 /// Made by traffic.
@@ -228,8 +232,142 @@ pub struct Traffic {
 
 /// A bucket of the index from inside endpoints to slots.
 #[derive(Debug, Default)]
-#[repr(C, align(64))]
-pub struct Bucket(pub [Word64; BUCKET]);
+#[repr(C, align(128))]
+pub struct Bucket(pub [[Entry; LINE]; 2]);
+
+impl Bucket {
+    /// The line that is looked at first, `half` of the bucket, and the other one.
+    #[inline(always)]
+    pub fn lines(&self, half: u32) -> (&[Entry; LINE], &[Entry; LINE]) {
+        (&self.0[(half & 1) as usize], &self.0[(!half & 1) as usize])
+    }
+
+    /// Entry number `i` of 8.
+    #[inline(always)]
+    pub fn at(&self, i: usize) -> &Entry {
+        // As a number that LLVM knows nothing of, or it would compute an address that the verifier cannot follow.
+        let i = opaque(i as u32) as usize;
+        &self.0[(i / LINE) & 1][i % LINE]
+    }
+}
+
+/// An entry of the index: the outbound half of a binding.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Entry {
+    /// See [`EntryWord`].
+    pub word: Word64,
+    /// Inside address from bit 32, inside port from bit 16, generation of the external address. Means nothing unless the word
+    /// says that the entry is live.
+    pub key: Word64,
+}
+
+/// State of an entry of the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EntryState {
+    /// Nobody's.
+    Free = 0,
+    /// Being written.
+    Claimed = 1,
+    /// In use.
+    Live = 2,
+}
+
+/// [`Entry::word`], taken apart: when the inside endpoint sent last in the low half; slot from bit 32; protocol from bit 58;
+/// bit 60 for a static forward, which lives for ever and on whatever address is in use; state from bit 62. 0 is free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EntryWord(pub u64);
+
+/// Bits of an entry's word that number the slot.
+const SLOT_BITS: u32 = 26;
+
+const _: () = assert!((MAX_ADDRESSES as u64 * 3) << 16 <= 1 << SLOT_BITS);
+
+impl EntryWord {
+    /// Puts a word together.
+    #[inline(always)]
+    pub fn new(state: EntryState, proto: Proto, slot: u32, fixed: bool, stamp: u32) -> Self {
+        Self(
+            u64::from(stamp)
+                | u64::from(slot) << 32
+                | (proto as u64) << 58
+                | u64::from(fixed) << 60
+                | (state as u64) << 62,
+        )
+    }
+
+    /// When the inside endpoint sent last, in ticks.
+    #[inline(always)]
+    pub fn stamp(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The slot of the external endpoint.
+    #[inline(always)]
+    pub fn slot(self) -> u32 {
+        (self.0 >> 32) as u32 & ((1 << SLOT_BITS) - 1)
+    }
+
+    /// Whether it is a static forward's.
+    #[inline(always)]
+    pub fn fixed(self) -> bool {
+        self.0 >> 60 & 1 == 1
+    }
+
+    /// State.
+    #[inline(always)]
+    pub fn state(self) -> EntryState {
+        match self.0 >> 62 {
+            0 => EntryState::Free,
+            1 => EntryState::Claimed,
+            _ => EntryState::Live,
+        }
+    }
+
+    /// 1 if it is somebody's, 0 if it is free. Without a branch, as the verifier would follow every outcome.
+    #[inline(always)]
+    pub fn taken(self) -> u32 {
+        (self.0 >> 63 | self.0 >> 62 & 1) as u32
+    }
+
+    /// Whether it is in use, by a binding of `proto`.
+    #[inline(always)]
+    pub fn is_live_of(self, proto: Proto) -> bool {
+        (self.0 >> 58 & 0x33) == ((EntryState::Live as u64) << 4 | proto as u64)
+    }
+
+    /// 0 if it is in use by a binding of `proto` and `difference`, of 48 bits, is 0.
+    #[inline(always)]
+    pub fn difference(self, proto: Proto, difference: u64) -> u64 {
+        let state = (self.0 >> 58 & 0x33) ^ ((EntryState::Live as u64) << 4 | proto as u64);
+        difference | state << 48
+    }
+
+    /// All ones if [`Self::difference`] is 0, else 0. Without a branch.
+    #[inline(always)]
+    pub fn mask_of(self, proto: Proto, difference: u64) -> u64 {
+        (opaque64(self.difference(proto, difference)).wrapping_sub(1) as i64 >> 63) as u64
+    }
+
+    /// All but the stamp.
+    #[inline(always)]
+    pub fn identity(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The same, last used at `stamp`.
+    #[inline(always)]
+    pub fn stamped(self, stamp: u32) -> Self {
+        Self(self.0 & !0xffff_ffff | u64::from(stamp))
+    }
+
+    /// The same while it is being written.
+    #[inline(always)]
+    pub fn claimed(self) -> Self {
+        Self(self.0 & !(3 << 62) | (EntryState::Claimed as u64) << 62)
+    }
+}
 
 /// A block of ports.
 #[derive(Debug, Default)]
@@ -406,7 +544,7 @@ impl Default for Fragment {
 
 /// A cached answer about a destination. Per CPU, so it is never shared.
 #[derive(Debug, Default)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Destination {
     /// Destination address, host order.
     pub addr: Word32,
@@ -430,8 +568,14 @@ pub struct Destination {
     pub class: Word8,
     /// Always zero.
     pub reserved: Word8,
+    /// VLAN id of the way out, 0 for none.
+    pub vlan: Word16,
     /// Always zero.
-    pub reserved2: Word32,
+    pub reserved2: Word16,
+    /// MAC address of the interface of the way out, like `mac`.
+    pub source: Word64,
+    /// Always zero.
+    pub reserved3: Word64,
 }
 
 /// A token bucket.
@@ -449,12 +593,13 @@ const _: () = {
     assert!(size_of::<Address>() == 16);
     assert!(size_of::<Slot>() == 32);
     assert!(size_of::<Traffic>() == 32);
-    assert!(size_of::<Bucket>() == 64);
+    assert!(size_of::<Entry>() == 16);
+    assert!(size_of::<Bucket>() == 128);
     assert!(size_of::<Block>() == 16);
     assert!(size_of::<Host>() == 16 + 8 * MAX_BLOCKS_PER_HOST);
     assert!(size_of::<Session>() == 32);
     assert!(size_of::<Fragment>() == 104);
-    assert!(size_of::<Destination>() == 48);
+    assert!(size_of::<Destination>() == 64);
     assert!(size_of::<Tokens>() == 8);
 };
 

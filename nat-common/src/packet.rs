@@ -9,6 +9,35 @@ pub trait Packet {
     /// `T` at `offset` bytes from the start of the Ethernet header; `None` beyond the end of the packet.
     fn at<T: Wire>(&mut self, offset: usize) -> Option<&mut T>;
 
+    /// The first bytes of an untagged frame, all at once; `None` if there are not so many.
+    fn head(&mut self) -> Option<Head> {
+        Some(Head {
+            ethertype: self.be16(12)?,
+            ip: [self.be64(14)?, self.be64(22)?, self.be64(30)?],
+            transport: [self.be64(38)?, self.be64(46)?],
+        })
+    }
+
+    /// Writes what [`Packet::head`] read and a NAT changes, with the transport checksum at offset `check_at`. `link` is the
+    /// destination's and the source's MAC address, each in the low six bytes, first byte lowest.
+    fn set_head(&mut self, link: [u64; 2], ip: &[u64; 3], check_at: usize, check: u16) -> Option<()> {
+        let start = self.at::<[u8; HEAD_LEN]>(0)?;
+        start[..6].copy_from_slice(&link[0].to_le_bytes()[..6]);
+        start[6..12].copy_from_slice(&link[1].to_le_bytes()[..6]);
+        for (word, at) in ip.iter().zip([14, 22, 30]) {
+            start[at..at + 8].copy_from_slice(&word.to_be_bytes());
+        }
+        start
+            .get_mut(check_at..check_at + 2)?
+            .copy_from_slice(&check.to_be_bytes());
+        Some(())
+    }
+
+    /// The 64-bit number at `offset`.
+    fn be64(&mut self, offset: usize) -> Option<u64> {
+        self.at::<[u8; 8]>(offset).map(|bytes| u64::from_be_bytes(*bytes))
+    }
+
     /// Whether the whole frame, Ethernet header included, has at least `len` bytes.
     fn reaches(&mut self, len: usize) -> bool;
 
@@ -88,6 +117,19 @@ pub struct TcpStart {
     pub check: [u8; 2],
 }
 
+/// The beginning of an untagged frame: Ethernet, an IPv4 header without options, and as much again. Numbers in host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// EtherType.
+    pub ethertype: u16,
+    /// The IP header and the ports: bytes 14 to 37.
+    pub ip: [u64; 3],
+    /// What follows the ports: bytes 38 to 53.
+    pub transport: [u64; 2],
+}
+
+/// Bytes of a [`Head`].
+pub const HEAD_LEN: usize = 54;
 /// Length of an Ethernet header.
 pub const ETHERNET_LEN: usize = 14;
 /// Length of an 802.1Q tag.

@@ -5,8 +5,8 @@ use crate::counters::Reason;
 use crate::flow::{Endpoint, IP_ICMP, IP_TCP, IP_UDP};
 use crate::hash::same;
 use crate::packet::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_VLAN, Ethernet, Packet, TcpStart, VLAN_LEN};
+use crate::raw::below;
 use network_types::icmp::Icmpv4Hdr;
-use network_types::udp::UdpHdr;
 
 /// Don't fragment.
 pub const DF: u16 = 0x4000;
@@ -152,7 +152,7 @@ fn options_sum<P: Packet>(p: &mut P, l3: usize) -> u32 {
     let len = options_len(p, l3);
     let mut sum = 0u32;
     let mut i = 0;
-    while i < 40 && i < len {
+    while i < 40 && below(i as u32, len as u32) {
         let Some(pair) = p.at::<[u8; 2]>(l3 + 20 + i) else {
             return 0;
         };
@@ -176,7 +176,7 @@ fn options_walk<P: Packet>(p: &mut P, l3: usize) -> u32 {
     let zero = usize::from(first >> 4 & 3) * 21;
     let mut at = zero & 63;
     let mut steps = 0;
-    while steps < 40 && at < len && at < 40 {
+    while steps < 40 && at < 40 && below(at as u32, len as u32) {
         steps += 1;
         let Some(kind) = p.again(start + at) else {
             return FAULT;
@@ -216,10 +216,9 @@ fn ports<P: Packet>(p: &mut P, h: &mut Headers) -> Result<(), Reason> {
             if payload < 8 {
                 return Err(short);
             }
-            let ports = p.be32(usize::from(h.l4)).ok_or(short)?;
-            p.at::<UdpHdr>(usize::from(h.l4)).ok_or(short)?;
-            h.source.port = (ports >> 16) as u16;
-            h.destination.port = ports as u16;
+            let udp = p.be64(usize::from(h.l4)).ok_or(short)?;
+            h.source.port = (udp >> 48) as u16;
+            h.destination.port = (udp >> 32) as u16;
         }
         IP_TCP => {
             if payload < 20 {

@@ -5,7 +5,7 @@
 //! cost does not depend on how full the pool is. A port's bit stays set while the port rests; whoever frees the slot clears
 //! it. Positions are random within what is free (RFC 6056, RFC 6888 REQ-15).
 
-use crate::binding;
+use crate::binding::{self, Ending};
 use crate::config::Config;
 use crate::counters::{REFUSED, Reason, refused};
 use crate::event::{EVENT_BLOCK_ASSIGNED, EVENT_EXHAUSTED, EVENT_QUOTA, Event};
@@ -14,7 +14,7 @@ use crate::hash::{mix, nth_bit};
 use crate::maps::{
     AddressWord, BlockState, BlockWord, Host, HostWord, MAX_BLOCKS_PER_HOST, PORTS, SlotState, SlotWord,
 };
-use crate::raw::opaque;
+use crate::raw::{below, opaque};
 use crate::tables::Tables;
 
 /// Host records that are looked at for one host.
@@ -200,7 +200,7 @@ pub fn claim_port<T: Tables>(t: &T, cfg: &Config, block: u32, proto: Proto, mask
         (1, ((1u64 << size) - 1) << (first & 63))
     };
     let mut i = 0;
-    while i < 16 && i < words {
+    while i < 16 && below(i, words) {
         let at = (base >> 6) + ((random + i) & (words - 1));
         i += 1;
         let Some(word) = t.used_ports(at) else { return 0 };
@@ -289,7 +289,7 @@ pub const NO_PLACE: u32 = u32::MAX;
 pub fn free_place_of<T: Tables>(t: &T, cfg: &Config, index: u32) -> u32 {
     let Some(host) = t.host(index) else { return NO_PLACE };
     let mut i = 0;
-    while i < MAX_BLOCKS_PER_HOST as u32 && i < cfg.blocks_per_host {
+    while i < MAX_BLOCKS_PER_HOST as u32 && below(i, cfg.blocks_per_host) {
         if host.blocks[i as usize].get() == 0 {
             return i;
         }
@@ -358,7 +358,7 @@ pub fn take_block<T: Tables>(t: &T, cfg: &Config, address: u32, rank: u32) -> u3
     let words = free_words(cfg.block_shift);
     let mut rank = rank;
     let mut i = 0;
-    while i < 64 && i < words {
+    while i < 64 && below(i, words) {
         let Some(bits) = t.free_blocks(address * words + i) else {
             return NO_BLOCK;
         };
@@ -408,7 +408,7 @@ fn choose_address<T: Tables>(t: &T, cfg: &Config, host: u32) -> Option<u32> {
     }
     let start = mix(u64::from(host), cfg.secret.rotate_left(7)) as u32 % count;
     let mut i = 0;
-    while i < ADDRESS_TRIES && i < count {
+    while i < ADDRESS_TRIES && below(i, count) {
         let index = (start + i) % count;
         i += 1;
         let address = t.address(index)?;
@@ -514,15 +514,13 @@ pub fn reclaim<T: Tables>(t: &T, cfg: &Config, index: u32, key: &InsideKey, rand
         if now.wrapping_sub(since) < cfg.rest || now.wrapping_sub(since) as i32 <= 0 {
             continue;
         }
-        let claimed = SlotWord::new(SlotState::Claimed, word.generation(), now);
-        let old = InsideKey {
-            proto: key.proto,
-            inside: Endpoint::new(slot.inside_addr.get(), slot.inside_port.get()),
+        let ending = Ending {
+            word,
+            next: SlotWord::new(SlotState::Claimed, word.generation(), now),
+            spare: cfg.rest,
+            reserved: 0,
         };
-        if slot.word.replace(word.0, claimed.0) {
-            if word.state() == SlotState::Live {
-                binding::forget(t, cfg, &old, slot_number);
-            }
+        if t.end_binding(cfg, slot_number, &ending, now) {
             return slot_number;
         }
     }

@@ -55,6 +55,28 @@ pub fn opaque(value: u32) -> u32 {
     value
 }
 
+/// `i < bound`, for the second bound of a loop: `while i < 64 && below(i, len)`. Of two plain compares LLVM makes one with the
+/// smaller bound, a number that changes; verifiers before Linux 6.8 then see no end of the loop ("the sequence of 8193
+/// jumps is too complex").
+#[inline(always)]
+pub fn below(i: u32, bound: u32) -> bool {
+    i < opaque(bound)
+}
+
+/// [`opaque`] for 64 bits.
+#[inline(always)]
+pub fn opaque64(value: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = value;
+        // SAFETY: moves a register to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags)) }
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    value
+}
+
 macro_rules! cell {
     ($(#[$doc:meta])* $name:ident, $int:ty, $atomic:ident) => {
         $(#[$doc])*

@@ -6,6 +6,7 @@ use crate::flow::{Endpoint, IP_ICMP, IP_TCP, IP_UDP};
 use crate::maps::Interface;
 use crate::packet::{ETHERTYPE_IPV4, ETHERTYPE_VLAN, Ethernet, Packet, TcpStart, VLAN_LEN};
 use crate::parse::Headers;
+use crate::raw::below;
 use crate::session::SYN;
 use network_types::icmp::Icmpv4Hdr;
 
@@ -130,7 +131,7 @@ fn clamp_mss<P: Packet>(p: &mut P, h: &Headers, header_len: usize, most: u16) ->
     let end = core::cmp::min(core::cmp::min(header_len, h.payload_len()), 60);
     let mut at = 20usize;
     let mut steps = 0;
-    while steps < 20 && at + 4 <= end {
+    while steps < 20 && below(at as u32 + 3, end as u32) {
         steps += 1;
         let Some(&mut [kind, length]) = p.at::<[u8; 2]>(usize::from(h.l4) + at) else {
             return Ok(());

@@ -7,6 +7,7 @@ use crate::flow::{Endpoint, Proto, Side};
 use crate::hash::{mix, second};
 use crate::maps::{SESSION_BUCKET, Session, Slot};
 use crate::policy::{ACTION_ALLOW, MAX_RULES};
+use crate::raw::{below, opaque};
 use crate::tables::Tables;
 
 /// TCP control bits.
@@ -268,6 +269,22 @@ fn inbound<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u32) -
     add(t, cfg, flow, state, now)
 }
 
+/// Lets the sessions of a UDP flow live until `until` (ticks) without a packet, and its remote address's leave to send. Not for the data
+/// path: their stamps are set ahead of time, so that it needs to know nothing.
+pub fn keep<T: Tables>(t: &T, cfg: &Config, flow: &Flow, until: u32, now: u32) {
+    let stamp = until.wrapping_sub(cfg.udp);
+    for port in [flow.remote.port, 0] {
+        if let Some(session) = get(t, cfg, flow, port, now) {
+            let word = SessionWord(session.word.get());
+            let kept = SessionWord::new(word.state(), word.generation(), stamp);
+            if stamp.wrapping_sub(word.stamp()) as i32 > 0 {
+                // If a packet was quicker, the session is as young as can be; the next refresh keeps it.
+                session.word.replace(word.0, kept.0);
+            }
+        }
+    }
+}
+
 /// Whether there is a session with `flow.remote`, or none is kept for this protocol: for ICMP errors.
 #[inline(always)]
 pub fn known<T: Tables>(t: &T, cfg: &Config, flow: &Flow, now: u32) -> bool {
@@ -399,7 +416,6 @@ pub fn make<T: Tables>(t: &T, cfg: &Config, flow: &Flow, state: SessionState, no
 #[inline(always)]
 fn claim<T: Tables>(t: &T, cfg: &Config, flow: &Flow, port: u16, now: u32) -> u32 {
     let buckets = buckets(cfg, flow, port);
-    let claimed = SessionWord::new(SessionState::Claimed, flow.generation, now);
     let mut i = 0;
     while i < 6 * SESSION_BUCKET {
         let index = place(buckets, i % (2 * SESSION_BUCKET));
@@ -415,7 +431,12 @@ fn claim<T: Tables>(t: &T, cfg: &Config, flow: &Flow, port: u16, now: u32) -> u3
                 SessionState::Opening | SessionState::OpeningIn | SessionState::PickedUp
             ),
         };
-        if usable && session.word.replace(word.0, claimed.0) {
+        if !usable {
+            continue;
+        }
+        // Put together here and not before the loop: the stack is short.
+        let claimed = SessionWord::new(SessionState::Claimed, flow.generation, opaque(now));
+        if session.word.replace(word.0, claimed.0) {
             if word.state().established()
                 && let Some(slot) = t.slot(session.slot.get())
                 && generation_of(slot) == word.generation()
@@ -459,7 +480,7 @@ pub fn judge<T: Tables>(t: &T, cfg: &Config, side: Side, flow: &Flow) -> bool {
         Side::Outside => (flow.remote, flow.inside),
     };
     let mut i = 0;
-    while i < MAX_RULES && i < cfg.policy_len {
+    while i < MAX_RULES && below(i, cfg.policy_len) {
         let Some(rule) = t.rule(cfg.policy_first + i) else {
             return false;
         };

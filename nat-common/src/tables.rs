@@ -1,15 +1,18 @@
 //! Everything the decision needs to know and may change, behind one trait: the kernel program implements it over BPF
 //! maps, the tests and fuzzers over plain memory.
 
-use crate::binding;
+use crate::binding::{self, Ending};
 use crate::config::{Config, State};
 use crate::event::Event;
 use crate::flow::{InsideKey, Proto, Side};
+use crate::index;
 use crate::maps::{Address, Block, Bucket, Destination, Fragment, Host, Interface, Session, Slot, Traffic};
+use crate::packet::Packet;
 use crate::policy::Rule;
 use crate::ports;
 use crate::raw::Word64;
 use crate::session::{self, Flow, SessionState};
+use crate::watch::Seen;
 
 /// What the routing table says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +50,8 @@ pub trait Tables {
     fn now(&self, state: &State) -> u32;
     /// A random number.
     fn random(&self) -> u32;
-    /// A number that is unique among the next 2^16 calls on all CPUs, for IP identification (RFC 6864).
-    fn next_id(&self) -> u16;
+    /// A number that is unique among the next 2^16 calls on all `cpus` CPUs, for IP identification (RFC 6864).
+    fn next_id(&self, cpus: u32) -> u16;
     /// What changes while the program runs.
     fn state(&self) -> Option<&State>;
     /// One of the two configurations.
@@ -91,10 +94,22 @@ pub trait Tables {
     fn interface(&self, index: u32) -> Option<&Interface>;
     /// Asks the routing table.
     fn route(&self, ifindex: u32, source: u32, destination: u32, tos: u8) -> Route;
+    /// Makes ready for sending the packet out by interface `port`; false if that is not possible. What is not sent in the end
+    /// is no harm.
+    fn announce(&self, _port: u32) -> bool {
+        true
+    }
     /// Runs `insert` while holding lock number `index`.
     fn locked<R>(&self, index: u32, insert: impl FnOnce() -> R) -> Option<R>;
     /// Tells the daemon.
     fn event(&self, event: Event);
+    /// A packet of a watched port is about to be translated; the daemon may want a copy of what is in it.
+    fn watch<P: Packet>(&self, p: &mut P, seen: &Seen, now: u32)
+    where
+        Self: Sized,
+    {
+        let _ = (p, seen, now);
+    }
 
     /// [`ports::claim_port`]; the kernel program makes it a function that is verified once.
     fn claim_port(&self, cfg: &Config, block: u32, proto: Proto, mask: u64, random: u32) -> u32
@@ -110,6 +125,38 @@ pub trait Tables {
         Self: Sized,
     {
         binding::find_here(self, cfg, key, now)
+    }
+
+    /// [`index::insert_here`], likewise.
+    fn insert_binding(&self, cfg: &Config, key: &InsideKey, index: u32, now: u32) -> u32
+    where
+        Self: Sized,
+    {
+        index::insert_here(self, cfg, key, index, now)
+    }
+
+    /// [`index::forget_here`], likewise.
+    fn forget_binding(&self, cfg: &Config, key: &InsideKey, index: u32)
+    where
+        Self: Sized,
+    {
+        index::forget_here(self, cfg, key, index);
+    }
+
+    /// [`binding::last_use`], likewise.
+    fn last_use(&self, cfg: &Config, index: u32) -> u32
+    where
+        Self: Sized,
+    {
+        binding::last_use(self, cfg, index)
+    }
+
+    /// [`binding::end`], likewise.
+    fn end_binding(&self, cfg: &Config, index: u32, ending: &Ending, now: u32) -> bool
+    where
+        Self: Sized,
+    {
+        binding::end(self, cfg, index, ending, now)
     }
 
     /// [`binding::create`], likewise: the slot, or `REFUSED` and the reason.

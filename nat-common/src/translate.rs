@@ -15,14 +15,29 @@ use crate::maps::{AddressWord, BlockState, BlockWord, Slot, SlotState, SlotWord}
 use crate::packet::Packet;
 use crate::parse::{DF, Headers, ICMP_ECHO, ICMP_ECHO_REPLY, ICMP_TIMESTAMP, ICMP_TIMESTAMP_REPLY, parse};
 use crate::ports::{block_index, slot_index, slot_parts, used_place};
+use crate::quick::{self, Now};
 use crate::rewrite::{self, Rewrite};
 use crate::session::{Flow, RST};
 use crate::tables::Tables;
 use crate::verdict::{Outcome, Step};
+use crate::watch::Seen;
+
+/// Length of a UDP header.
+const UDP_LEN: u16 = 8;
 
 /// Decides about one packet and writes the changes if it goes on. `device` is the interface it came in on.
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Outcome {
+    let outcome = quick::translate(p, t, side, device);
+    if outcome != Outcome::GO_ON {
+        return outcome;
+    }
+    process_thoroughly(p, t, side, device)
+}
+
+/// The same without the short way of [`crate::quick`].
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub fn process_thoroughly<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Outcome {
     match run(p, t, side, device) {
         Ok(outcome) | Err(outcome) => outcome,
     }
@@ -60,6 +75,19 @@ impl Job<'_> {
     }
 
     #[inline(always)]
+    fn used(&self, slot: u32, side: Side, inside: Endpoint, remote: Endpoint) -> Use {
+        Use {
+            slot,
+            now: self.now,
+            inside,
+            remote,
+            total_len: self.h.total_len,
+            flags: self.h.flags,
+            side,
+        }
+    }
+
+    #[inline(always)]
     fn query(&self, addr: u32) -> Query {
         Query {
             device: self.device,
@@ -81,12 +109,12 @@ impl Job<'_> {
 
 #[inline(always)]
 fn run<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Step<Outcome> {
-    let state = t.state().ok_or(Reason::NotConfigured)?;
-    let cfg = t.config(state.active.wrapping_sub(1)).ok_or(Reason::NotConfigured)?;
+    let now = Now::of(t).ok_or(Reason::NotConfigured)?;
+    let cfg = now.cfg;
     let mut job = Job {
         cfg,
-        now: t.now(state),
-        generation: state.route_generation,
+        now: now.ticks,
+        generation: now.generation,
         device,
         side,
         h: Headers::default(),
@@ -95,9 +123,8 @@ fn run<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Step<
         behind: NO_SLOT,
     };
     parse(p, &mut job.h)?;
-    martian(&job.h)?;
-    let query = job.query(job.h.destination.addr);
-    if !destination(t, cfg, &query, &mut job.way) {
+    martian(job.h.source.addr, job.h.destination.addr)?;
+    if !classify(t, &mut job) {
         return Err(Reason::NotConfigured.into());
     }
     let ours = match side {
@@ -137,11 +164,18 @@ fn run<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Step<
     }
 }
 
+/// Stage 2. A function of its own, because what it asks with would otherwise be on the stack of everything that follows.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn classify<T: Tables>(t: &T, job: &mut Job) -> bool {
+    let query = job.query(job.h.destination.addr);
+    destination(t, job.cfg, &query, &mut job.way)
+}
+
 /// Addresses that no packet on a wire may have (RFC 1812 §5.3.7), and those that are not for one receiver.
 #[inline(always)]
-fn martian(h: &Headers) -> Result<(), Reason> {
-    let (from, to) = (h.source.addr >> 24, h.destination.addr >> 24);
-    if to >= 240 && h.destination.addr != u32::MAX {
+pub(crate) fn martian(source: u32, destination: u32) -> Result<(), Reason> {
+    let (from, to) = (source >> 24, destination >> 24);
+    if to >= 240 && destination != u32::MAX {
         return Err(Reason::Martian);
     }
     if to >= 224 {
@@ -286,30 +320,12 @@ fn send_outward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job, index: u32) -
 fn try_send_outward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job, index: u32) -> Step<Outcome> {
     let h = &job.h;
     let outside = binding::external_of(t, index).ok_or(Reason::NoAddress)?;
-    used(
-        t,
-        job,
-        index,
-        &Ends {
-            inside: h.source,
-            remote: h.destination,
-            side: Side::Inside,
-        },
-    )?;
+    used(t, job.cfg, &job.used(index, Side::Inside, h.source, h.destination))?;
     if job.behind != NO_SLOT {
-        used(
-            t,
-            job,
-            job.behind,
-            &Ends {
-                inside: job.target,
-                remote: outside,
-                side: Side::Outside,
-            },
-        )?;
+        used(t, job.cfg, &job.used(job.behind, Side::Outside, job.target, outside))?;
     }
     let id = if h.fragment & DF == 0 || h.is_fragment() {
-        t.next_id()
+        t.next_id(t.state().map_or(1, |state| state.cpus))
     } else {
         h.id
     };
@@ -321,6 +337,9 @@ fn try_send_outward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job, index: u3
     };
     if h.is_fragment() {
         remember(t, job, &r, FATE_FORWARD)?;
+    }
+    if job.behind == NO_SLOT && watched(job, h.destination.port) {
+        watch(p, t, job, index);
     }
     write(p, t, h, &r, &job.way)?;
     Ok(Outcome::forward(
@@ -371,16 +390,7 @@ fn send_inward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job) -> Outcome {
 #[inline(always)]
 fn try_send_inward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job) -> Step<Outcome> {
     let h = &job.h;
-    used(
-        t,
-        job,
-        job.behind,
-        &Ends {
-            inside: job.target,
-            remote: h.source,
-            side: Side::Outside,
-        },
-    )?;
+    used(t, job.cfg, &job.used(job.behind, Side::Outside, job.target, h.source))?;
     let r = Rewrite {
         source: h.source,
         destination: job.target,
@@ -390,8 +400,37 @@ fn try_send_inward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job) -> Step<Ou
     if h.is_fragment() {
         remember(t, job, &r, FATE_FORWARD)?;
     }
+    if watched(job, h.source.port) {
+        watch(p, t, job, job.behind);
+    }
     write(p, t, h, &r, &job.way)?;
     Ok(Outcome::forward(Reason::Inbound, job.way.port))
+}
+
+/// Whether registrations are watched at this remote port. A message in pieces is not: nobody puts them together.
+#[inline(always)]
+fn watched(job: &Job, port: u16) -> bool {
+    job.h.proto == IP_UDP && crate::watch::watches(job.cfg.watch, port) && !job.h.is_fragment()
+}
+
+/// Shows the daemon what may be part of a registration that crosses the NAT.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn watch<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job, index: u32) {
+    let h = &job.h;
+    let remote = match job.side {
+        Side::Inside => h.destination,
+        Side::Outside => h.source,
+    };
+    let seen = Seen {
+        slot: index,
+        remote_addr: remote.addr,
+        remote_port: remote.port,
+        offset: h.l4 + UDP_LEN,
+        len: (h.payload_len() as u16).saturating_sub(UDP_LEN),
+        side: job.side as u8,
+        reserved: 0,
+    };
+    t.watch(p, &seen, job.now);
 }
 
 /// A packet from outside must not claim to come from inside or from the router.
@@ -424,25 +463,34 @@ fn absent<T: Tables>(t: &T, job: &Job, index: u32, slot: &Slot) -> Outcome {
 /// No slot: 0 would be TCP port 0.
 const NO_SLOT: u32 = 0;
 
-/// The ends of a flow, seen from one of its bindings.
-struct Ends {
-    inside: Endpoint,
-    remote: Endpoint,
+/// A packet and a binding that it uses.
+pub(crate) struct Use {
+    /// Slot of the binding.
+    pub(crate) slot: u32,
+    /// Time in ticks.
+    pub(crate) now: u32,
+    /// Inside endpoint of the binding.
+    pub(crate) inside: Endpoint,
+    /// Remote endpoint, as this binding sees it.
+    pub(crate) remote: Endpoint,
+    pub(crate) total_len: u16,
+    /// TCP control bits.
+    pub(crate) flags: u8,
     /// The side that the packet came from, as this binding sees it.
-    side: Side,
+    pub(crate) side: Side,
 }
 
 /// A packet uses a binding: its session moves on (which may refuse the packet), its stamp is renewed, it is counted.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn used<T: Tables>(t: &T, job: &Job, index: u32, ends: &Ends) -> Result<(), Reason> {
-    let h = &job.h;
+pub(crate) fn used<T: Tables>(t: &T, cfg: &Config, packet: &Use) -> Result<(), Reason> {
+    let index = packet.slot;
     let slot = t.slot(index).ok_or(Reason::Contended)?;
     let (_, proto, _) = slot_parts(index);
     let word = SlotWord(slot.word.get());
-    if job.cfg.tracks(proto) {
+    if cfg.tracks(proto) {
         let (flags, remote_port) = match proto {
-            Proto::Tcp => (h.flags, ends.remote.port),
-            Proto::Udp => (0, ends.remote.port),
+            Proto::Tcp => (packet.flags, packet.remote.port),
+            Proto::Udp => (0, packet.remote.port),
             // The identifier is the binding's; a query has no remote port.
             Proto::Icmp => (0, 0),
         };
@@ -451,27 +499,27 @@ fn used<T: Tables>(t: &T, job: &Job, index: u32, ends: &Ends) -> Result<(), Reas
             generation: word.generation(),
             proto,
             flags,
-            inside: ends.inside,
-            remote: Endpoint::new(ends.remote.addr, remote_port),
+            inside: packet.inside,
+            remote: Endpoint::new(packet.remote.addr, remote_port),
         };
-        let refused = t.track(job.cfg, &flow, ends.side, job.now);
+        let refused = t.track(cfg, &flow, packet.side, packet.now);
         if refused & REFUSED != 0 {
             return Err(refusal(refused));
         }
     }
     // Inbound packets refresh TCP bindings, others only if configured so (RFC 4787 REQ-6).
-    if ends.side == Side::Inside || proto == Proto::Tcp || job.cfg.has(FLAG_REFRESH_IN) {
-        refresh(job.cfg, slot, word, job.now);
+    if packet.side == Side::Inside || proto == Proto::Tcp || cfg.has(FLAG_REFRESH_IN) {
+        refresh(cfg, slot, word, packet.now);
     }
-    if job.cfg.has(FLAG_COUNTING)
+    if cfg.has(FLAG_COUNTING)
         && let Some(traffic) = t.traffic(index)
     {
-        let (packets, bytes) = match ends.side {
+        let (packets, bytes) = match packet.side {
             Side::Inside => (&traffic.packets_out, &traffic.bytes_out),
             Side::Outside => (&traffic.packets_in, &traffic.bytes_in),
         };
         packets.fetch_add(1);
-        bytes.fetch_add(u64::from(h.total_len));
+        bytes.fetch_add(u64::from(packet.total_len));
     }
     Ok(())
 }

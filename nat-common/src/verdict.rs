@@ -52,6 +52,12 @@ impl Outcome {
         Self::new(reason, FORWARD, port, 0)
     }
 
+    /// The same after [`crate::tables::Tables::announce`].
+    #[inline(always)]
+    pub const fn announced(reason: Reason, port: u32) -> Self {
+        Self::new(reason, FORWARD, port, 1)
+    }
+
     /// Copy it to the slow path.
     #[inline(always)]
     pub const fn punt(reason: Reason, value: u32, out: u32) -> Self {

@@ -18,6 +18,8 @@ mod pool;
 mod rewriting;
 #[path = "nat/routing.rs"]
 mod routing;
+#[path = "nat/watch.rs"]
+mod watch;
 
 use nat_common::flow::{Endpoint, Proto};
 use nat_common::memory::{Frame, World, end};

@@ -13,6 +13,7 @@ use nat_common::{
     counters::Reason,
     event::{PUNT_MAX, Punt},
     maps::{PUNT_SOURCES, Tokens},
+    packet::ETHERNET_LEN,
     tables::{Route, RouteKind, Tables},
     verdict::Outcome,
 };
@@ -26,10 +27,17 @@ const FIB_NO_NEIGHBOUR: i64 = 7;
 /// Redirects to an interface; returns the action and the reason to count.
 #[inline(always)]
 pub fn redirect(outcome: Outcome) -> (u32, u32) {
-    match DEVICES.redirect(outcome.argument().value, u64::from(xdp_action::XDP_DROP)) {
-        Ok(action) if action == xdp_action::XDP_REDIRECT => (action, outcome.reason()),
-        _ => (xdp_action::XDP_DROP, Reason::Rewrite as u32),
+    if outcome.argument().out != 0 || announce(outcome.argument().value) {
+        (xdp_action::XDP_REDIRECT, outcome.reason())
+    } else {
+        (xdp_action::XDP_DROP, Reason::Rewrite as u32)
     }
+}
+
+/// Notes where the frame will go if the program says so; false if there is no such interface.
+#[inline(always)]
+pub fn announce(port: u32) -> bool {
+    DEVICES.redirect(port, u64::from(xdp_action::XDP_DROP)) == Ok(xdp_action::XDP_REDIRECT)
 }
 
 /// Asks the kernel's routing table and neighbours.
@@ -99,7 +107,7 @@ fn try_punt(ctx: &XdpContext, outcome: Outcome) -> Result<(), Reason> {
     };
     // SAFETY: the context is the program's own.
     let whole = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) };
-    let Some(len) = bounded(whole.min(PUNT_MAX as u64), 1, PUNT_MAX as u64) else {
+    let Some(len) = bounded(whole.min(PUNT_MAX as u64), SHORTEST, PUNT_MAX as u64) else {
         return Err(Reason::Budget);
     };
     // SAFETY: a per-CPU element that this program run has for itself, large enough for header and copy.
@@ -136,7 +144,7 @@ fn source_of(ctx: &XdpContext) -> u32 {
 
 /// Takes one token.
 #[inline(always)]
-fn take(cfg: &Config, buckets: &PerCpuArray<Tokens>, index: u32, now: u32, size: u32, per_second: u32) -> bool {
+pub fn take(cfg: &Config, buckets: &PerCpuArray<Tokens>, index: u32, now: u32, size: u32, per_second: u32) -> bool {
     let Some(tokens) = buckets.get(index) else { return false };
     let one = cfg.ticks_per_second;
     let passed = now.wrapping_sub(tokens.stamp.get()).min(one << 8);
@@ -155,11 +163,14 @@ fn take(cfg: &Config, buckets: &PerCpuArray<Tokens>, index: u32, now: u32, size:
     true
 }
 
+/// Frames have an Ethernet header. (At least 1 would be compiled to "not 0", which older verifiers do not take for a bound.)
+const SHORTEST: u64 = ETHERNET_LEN as u64;
+
 /// `lo <= len <= hi` in a way that every verifier since 6.1 understands: the two compares must not be merged, so the value
 /// is read anew between them. (An empty `asm!` would do too, but gives two line records for one instruction, which the
 /// kernel refuses.)
 #[inline(always)]
-fn bounded(len: u64, lo: u64, hi: u64) -> Option<u64> {
+pub fn bounded(len: u64, lo: u64, hi: u64) -> Option<u64> {
     if len > hi {
         return None;
     }

@@ -5,11 +5,13 @@
 use crate::{maps::Maps, packet::XdpPacket};
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use nat_common::{
+    binding::Ending,
     config::Config,
     counters::{Reason, refused},
     flow::{InsideKey, Proto, Side},
-    ports,
+    index, ports,
     session::{self, Flow, SessionState},
+    watch::Seen,
 };
 
 /// The tables without a packet: these functions ask for no route.
@@ -100,6 +102,48 @@ pub extern "C" fn global_find(key: *const InsideKey, now: u32) -> u32 {
     nat_common::binding::find_here(&TABLES, cfg, key, now)
 }
 
+/// See [`nat_common::index::insert`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn global_insert(key: *const InsideKey, index: u32, now: u32) -> u32 {
+    // SAFETY: null or a key of the caller's.
+    let (Some(key), Some(cfg)) = (unsafe { key.as_ref() }, config()) else {
+        return index::FULL;
+    };
+    index::insert_here(&TABLES, cfg, key, index, now)
+}
+
+/// See [`nat_common::index::forget`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn global_forget(key: *const InsideKey, index: u32) -> u32 {
+    // SAFETY: null or a key of the caller's.
+    let (Some(key), Some(cfg)) = (unsafe { key.as_ref() }, config()) else {
+        return 0;
+    };
+    index::forget_here(&TABLES, cfg, key, index);
+    0
+}
+
+/// See [`nat_common::binding::last_use`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn global_last_use(index: u32) -> u32 {
+    let Some(cfg) = config() else { return 0 };
+    nat_common::binding::last_use(&TABLES, cfg, index)
+}
+
+/// See [`nat_common::binding::end`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn global_end(index: u32, ending: *const Ending, now: u32) -> u32 {
+    // SAFETY: null or the caller's.
+    let (Some(ending), Some(cfg)) = (unsafe { ending.as_ref() }, config()) else {
+        return 0;
+    };
+    u32::from(nat_common::binding::end(&TABLES, cfg, index, ending, now))
+}
+
 /// See [`nat_common::checksum::sum_of`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -113,6 +157,18 @@ pub extern "C" fn global_sum(ctx: *mut xdp_md, offset: u32, len: u32) -> u32 {
         offset as usize,
         len as usize,
     ))
+}
+
+/// See [`crate::watch::copy`]. Returns 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn global_watch(ctx: *mut xdp_md, seen: *const Seen, now: u32) -> u32 {
+    // SAFETY: null or a description of the caller's.
+    let (Some(seen), Some(cfg)) = (unsafe { seen.as_ref() }, config()) else {
+        return 0;
+    };
+    crate::watch::copy(&XdpContext::new(ctx), &TABLES, cfg, seen, now);
+    0
 }
 
 /// See [`nat_common::binding::create`].

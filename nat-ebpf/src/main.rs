@@ -10,16 +10,26 @@ mod count;
 mod forward;
 #[cfg(target_arch = "bpf")]
 mod global;
+#[cfg(all(target_arch = "bpf", feature = "log"))]
+mod log;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;
+#[cfg(target_arch = "bpf")]
+mod trunk;
+#[cfg(target_arch = "bpf")]
+mod watch;
 
 #[cfg(target_arch = "bpf")]
 mod programs {
     use crate::{count, forward, maps::Maps, packet::XdpPacket};
     use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-    use nat_common::{counters::Action, flow::Side, translate::process};
+    use nat_common::{
+        counters::{Action, Reason},
+        flow::Side,
+        translate::process,
+    };
 
     #[inline(always)]
     fn handle(ctx: &XdpContext, side: Side) -> u32 {
@@ -36,6 +46,8 @@ mod programs {
             Action::Punt => (xdp_action::XDP_DROP, forward::punt(ctx, outcome)),
         };
         count::count(ctx, side, reason);
+        #[cfg(feature = "log")]
+        crate::log::packet(ctx, side, outcome.action(), reason);
         action
     }
 
@@ -49,6 +61,15 @@ mod programs {
     #[xdp(frags)]
     fn sipnat_outside(ctx: XdpContext) -> u32 {
         handle(&ctx, Side::Outside)
+    }
+
+    /// For devices whose VLANs are on both sides.
+    #[xdp(frags)]
+    fn sipnat_trunk(ctx: XdpContext) -> u32 {
+        crate::trunk::hand_over(&ctx);
+        // Only if the map of programs were empty. Nothing may leave untranslated.
+        count::count(&ctx, Side::Inside, Reason::NotConfigured as u32);
+        xdp_action::XDP_DROP
     }
 
     /// Never attached: tells the daemon what the programs' clock says, in jiffies, when it is run as a test.

@@ -11,6 +11,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use nat_common::{
+    binding::Ending,
     config::{Config, State},
     counters::{COUNTERS as COUNTER_COUNT, Count},
     event::{Event, PUNT_MAX, Punt},
@@ -19,10 +20,12 @@ use nat_common::{
         Address, Block, Bucket, Destination, Fragment, Host, Interface, LOCKS as LOCK_COUNT, MAX_INTERFACES,
         PUNT_SOURCES, Session, Slot, Tokens, Traffic,
     },
+    packet::Packet,
     policy::{MAX_RULES, Rule},
     raw::Word64,
     session::{Flow, SessionState},
     tables::{Route, RouteKind, Tables},
+    watch::{Copied, MAX_LEN, SOURCES, Seen},
 };
 
 /// `State`: what changes while the program runs.
@@ -106,6 +109,18 @@ pub static PUNT_SOURCE: PerCpuArray<Tokens> = PerCpuArray::with_max_entries(PUNT
 /// Where a packet for the daemon is put together.
 #[map]
 pub static PUNT_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+/// Copies of registrations for the daemon.
+#[map]
+pub static WATCHED: RingBuf = RingBuf::with_byte_size(1 << 19, 0);
+/// Budget of these copies of each CPU.
+#[map]
+pub static WATCH_TOTAL: PerCpuArray<Tokens> = PerCpuArray::with_max_entries(1, 0);
+/// Budgets of these copies by inside host.
+#[map]
+pub static WATCH_SOURCE: PerCpuArray<Tokens> = PerCpuArray::with_max_entries(SOURCES, 0);
+/// Where such a copy is put together.
+#[map]
+pub static WATCH_SCRATCH: PerCpuArray<WatchScratch> = PerCpuArray::with_max_entries(1, 0);
 /// Last identification given to a packet by each CPU.
 #[map]
 static IDS: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
@@ -121,6 +136,13 @@ static LOCKS: btf_maps::Array<Lock, { LOCK_COUNT as usize }> = btf_maps::Array::
 pub struct Scratch {
     pub header: Punt,
     pub bytes: [u8; PUNT_MAX],
+}
+
+/// A copied message for the daemon.
+#[repr(C)]
+pub struct WatchScratch {
+    pub header: Copied,
+    pub bytes: [u8; MAX_LEN],
 }
 
 #[repr(C)]
@@ -170,11 +192,7 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn next_id(&self) -> u16 {
-        let cpus = match self.state() {
-            Some(state) => state.cpus,
-            None => 1,
-        };
+    fn next_id(&self, cpus: u32) -> u16 {
         let Some(id) = IDS.get_ptr_mut(0) else { return 0 };
         // SAFETY: a per-CPU element, and the program is not interrupted by itself.
         unsafe {
@@ -301,6 +319,11 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
+    fn announce(&self, port: u32) -> bool {
+        crate::forward::announce(port)
+    }
+
+    #[inline(always)]
     fn locked<R>(&self, index: u32, insert: impl FnOnce() -> R) -> Option<R> {
         let lock = LOCKS.get_ptr_mut(index)?;
         // SAFETY: a map element with a lock in it; nothing is called while it is held.
@@ -317,6 +340,13 @@ impl Tables for Maps<'_> {
         if let Some(mut entry) = EVENTS.reserve::<Event>(0) {
             entry.write(event);
             entry.submit(0);
+        }
+    }
+
+    #[inline(always)]
+    fn watch<P: Packet>(&self, _: &mut P, seen: &Seen, now: u32) {
+        if let Some(ctx) = self.ctx {
+            global::global_watch(ctx.as_ptr().cast(), seen, now);
         }
     }
 
@@ -338,6 +368,26 @@ impl Tables for Maps<'_> {
     #[inline(always)]
     fn find_binding(&self, _: &Config, key: &InsideKey, now: u32) -> u32 {
         global::global_find(key, now)
+    }
+
+    #[inline(always)]
+    fn insert_binding(&self, _: &Config, key: &InsideKey, index: u32, now: u32) -> u32 {
+        global::global_insert(key, index, now)
+    }
+
+    #[inline(always)]
+    fn forget_binding(&self, _: &Config, key: &InsideKey, index: u32) {
+        global::global_forget(key, index);
+    }
+
+    #[inline(always)]
+    fn last_use(&self, _: &Config, index: u32) -> u32 {
+        global::global_last_use(index)
+    }
+
+    #[inline(always)]
+    fn end_binding(&self, _: &Config, index: u32, ending: &Ending, now: u32) -> bool {
+        global::global_end(index, ending, now) != 0
     }
 
     #[inline(always)]

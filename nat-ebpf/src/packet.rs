@@ -5,7 +5,10 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
-use nat_common::{packet::Packet, raw::Wire};
+use nat_common::{
+    packet::{HEAD_LEN, Head, Packet},
+    raw::Wire,
+};
 
 /// No header of ours begins behind this offset; the verifier wants to see a bound.
 const FARTHEST: usize = 0x7ff;
@@ -44,6 +47,15 @@ impl Packet for XdpPacket<'_> {
     // The compiler takes packet bytes for unaligned and loads them one by one; the machines that have XDP do not mind.
 
     #[inline(always)]
+    fn be64(&mut self, offset: usize) -> Option<u64> {
+        let start: *const [u8; 8] = self.at::<[u8; 8]>(offset)?;
+        let value: u64;
+        // SAFETY: eight bytes of the frame.
+        unsafe { core::arch::asm!("{v} = *(u64 *)({p} + 0)", v = out(reg) value, p = in(reg) start, options(nostack)) }
+        Some(u64::from_be(value))
+    }
+
+    #[inline(always)]
     fn be32(&mut self, offset: usize) -> Option<u32> {
         let start: *const [u8; 4] = self.at::<[u8; 4]>(offset)?;
         let mut value: u64;
@@ -77,6 +89,49 @@ impl Packet for XdpPacket<'_> {
         let value = u64::from(value.to_be());
         // SAFETY: two bytes of the frame.
         unsafe { core::arch::asm!("*(u16 *)({p} + 0) = {v}", v = in(reg) value, p = in(reg) start, options(nostack)) }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn head(&mut self) -> Option<Head> {
+        let start: *const [u8; HEAD_LEN] = self.at::<[u8; HEAD_LEN]>(0)?;
+        let ethertype: u64;
+        let (a, b, c, d, e): (u64, u64, u64, u64, u64);
+        // SAFETY: within the bytes that were found.
+        unsafe {
+            core::arch::asm!("{v} = *(u16 *)({p} + 12)", v = out(reg) ethertype, p = in(reg) start, options(nostack));
+            core::arch::asm!("{v} = *(u64 *)({p} + 14)", v = out(reg) a, p = in(reg) start, options(nostack));
+            core::arch::asm!("{v} = *(u64 *)({p} + 22)", v = out(reg) b, p = in(reg) start, options(nostack));
+            core::arch::asm!("{v} = *(u64 *)({p} + 30)", v = out(reg) c, p = in(reg) start, options(nostack));
+            core::arch::asm!("{v} = *(u64 *)({p} + 38)", v = out(reg) d, p = in(reg) start, options(nostack));
+            core::arch::asm!("{v} = *(u64 *)({p} + 46)", v = out(reg) e, p = in(reg) start, options(nostack));
+        }
+        Some(Head {
+            ethertype: u16::from_be(ethertype as u16),
+            ip: [a, b, c].map(u64::from_be),
+            transport: [d, e].map(u64::from_be),
+        })
+    }
+
+    #[inline(always)]
+    fn set_head(&mut self, link: [u64; 2], ip: &[u64; 3], check_at: usize, check: u16) -> Option<()> {
+        let start: *mut [u8; HEAD_LEN] = self.at::<[u8; HEAD_LEN]>(0)?;
+        if check_at > HEAD_LEN - 2 {
+            return None;
+        }
+        let (first, second) = (link[0] | link[1] << 48, link[1] >> 16);
+        let [a, b, c] = [ip[0], ip[1], ip[2]].map(u64::to_be);
+        let check = u64::from(check.to_be());
+        // SAFETY: within the bytes that were found.
+        unsafe {
+            let at = start.cast::<u8>().add(check_at);
+            core::arch::asm!("*(u64 *)({p} + 0) = {v}", v = in(reg) first, p = in(reg) start, options(nostack));
+            core::arch::asm!("*(u32 *)({p} + 8) = {v}", v = in(reg) second, p = in(reg) start, options(nostack));
+            core::arch::asm!("*(u64 *)({p} + 14) = {v}", v = in(reg) a, p = in(reg) start, options(nostack));
+            core::arch::asm!("*(u64 *)({p} + 22) = {v}", v = in(reg) b, p = in(reg) start, options(nostack));
+            core::arch::asm!("*(u64 *)({p} + 30) = {v}", v = in(reg) c, p = in(reg) start, options(nostack));
+            core::arch::asm!("*(u16 *)({p} + 0) = {v}", v = in(reg) check, p = in(reg) at, options(nostack));
+        }
         Some(())
     }
 

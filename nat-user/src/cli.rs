@@ -1,8 +1,14 @@
 //! The command line: types only, what they do is in `main.rs`.
 
+mod sip;
+
 use std::{net::Ipv4Addr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
+
+pub use sip::{
+    AddUser, Bans, Dialogs, Lift, OneUser, Paths, Registrations, Remote, Trace, Transactions, Unregister, User,
+};
 
 use crate::{records::Time, units::Proto};
 
@@ -13,7 +19,7 @@ Exit codes:
   1  an error; the message says what, where and the remedy
   2  the command line is wrong
   3  no daemon answers on the socket
-  4  not found (delete-forward: no such forward; lookup: nobody had it)";
+  4  not found (delete-forward: no such forward; lookup: nobody had it; unregister, bans lift, user remove: no such)";
 
 /// Done.
 pub const EXIT_OK: u8 = 0;
@@ -26,7 +32,7 @@ pub const EXIT_NO_DAEMON: u8 = 3;
 /// What was asked for does not exist.
 pub const EXIT_NOT_FOUND: u8 = 4;
 
-/// A NAT44 for Linux routers in XDP.
+/// A NAT44 in XDP and a SIP server for Linux routers that telephones live behind.
 #[derive(Debug, Parser)]
 #[command(name = "sipnat", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 pub struct Cli {
@@ -44,16 +50,16 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the NAT in the foreground
+    /// Run the NAT, the SIP server or both in the foreground
     ///
-    /// With --inside and --outside no file is needed. What the command line says wins over the file.
+    /// For a plain NAT --inside and --outside are enough. What the command line says wins over the file.
     Run(Run),
     /// Check a config file without applying it
     Check {
         /// The TOML file
         config: PathBuf,
     },
-    /// Interfaces, addresses, pool, memory and warnings of the running NAT
+    /// What runs: interfaces, addresses, pool, memory, warnings; listeners, registrations, paths, calls
     Status,
     /// List bindings, or add and delete static forwards while the NAT runs
     Bindings(Bindings),
@@ -79,8 +85,32 @@ pub enum Command {
     ///
     /// Example: sipnat lookup --log /var/log/sipnat/blocks.jsonl 203.0.113.1:40000 udp 2026-01-02T03:04:05Z
     Lookup(Lookup),
-    /// Apply the changed config as a whole, or reject it as a whole
+    /// Apply the changed config (with users files and certificates) as a whole, or reject it as a whole
     Reload,
+    /// Who is registered, and the translated address and port that reaches them
+    Registrations(Registrations),
+    /// Remove registrations of a user
+    Unregister(Unregister),
+    /// Mapped paths to devices, who holds them, and the prompts that keep them open
+    Paths(Paths),
+    /// Calls and subscriptions that are set up or established
+    #[command(visible_alias = "calls")]
+    Dialogs(Dialogs),
+    /// SIP transactions that are under way
+    Transactions(Transactions),
+    /// Users that the SIP server knows
+    Users {
+        /// Only this domain's
+        #[arg(long)]
+        domain: Option<String>,
+    },
+    /// Sources that are not heard because of wrong passwords
+    Bans(Bans),
+    /// Add, remove and list users of a users file, without the daemon
+    #[command(subcommand)]
+    User(User),
+    /// SIP messages as they come and go: a ladder, JSON lines, or a pcap file
+    Trace(Trace),
     /// Take the NAT from its interfaces and remove everything it pinned
     Detach {
         /// The daemon's config, which says where its socket and its pins are

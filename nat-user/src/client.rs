@@ -10,7 +10,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    cli::{EXIT_ERROR, EXIT_NO_DAEMON},
+    cli::{EXIT_ERROR, EXIT_NO_DAEMON, EXIT_NOT_FOUND},
     control::{Ending, Request},
 };
 
@@ -41,6 +41,14 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// What was asked for does not exist, found out without a daemon.
+    pub fn not_found(message: String) -> ClientError {
+        ClientError::Refused {
+            message,
+            code: EXIT_NOT_FOUND,
+        }
+    }
+
     /// The exit code of the command line.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -71,8 +79,7 @@ impl Client {
         request: &Request,
         mut each: impl FnMut(&str) -> io::Result<()>,
     ) -> Result<(), ClientError> {
-        let follow = matches!(request, Request::Events { follow: true });
-        let patience = if follow { None } else { Some(PATIENCE) };
+        let patience = (!request.follows()).then_some(PATIENCE);
         let mut text = serde_json::to_string(request).expect("requests have only string keys");
         text.push('\n');
         let sent = self

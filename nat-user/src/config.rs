@@ -7,6 +7,7 @@ mod error;
 mod nat;
 mod raw;
 mod rules;
+pub mod sip;
 mod source;
 mod text;
 mod validate;
@@ -44,6 +45,8 @@ pub struct Config {
     pub fragments: Fragments,
     pub log: Log,
     pub metrics: Metrics,
+    /// `None`: no SIP server runs.
+    pub sip: Option<sip::Sip>,
 }
 
 impl Config {
@@ -97,12 +100,13 @@ pub struct Daemon {
     pub log: String,
 }
 
-/// `[nat]`: which interfaces and addresses are translated, and how much is kept in memory.
+/// `[nat]`: which interfaces and addresses are translated, and how much is kept in memory. With `[sip]` and without `[nat]` there are
+/// no interfaces: then no NAT runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nat {
-    /// Interfaces with the private side (RFC 3022); at least one.
+    /// Interfaces with the private side (RFC 3022); at least one if a NAT runs.
     pub inside: Vec<Interface>,
-    /// Interfaces with the public side; at least one, none of them in `inside`.
+    /// Interfaces with the public side; at least one if a NAT runs, none of them in `inside`.
     pub outside: Vec<Interface>,
     /// External addresses. Empty (default): all global IPv4 addresses of the outside interfaces, followed as they change.
     pub addresses: Vec<Prefix>,
@@ -124,6 +128,13 @@ pub struct Nat {
     pub sessions: u32,
     /// Cached next hops of destinations, per CPU. Default 16384.
     pub destinations: u32,
+}
+
+impl Nat {
+    /// Whether anything is translated.
+    pub fn runs(&self) -> bool {
+        !self.inside.is_empty()
+    }
 }
 
 /// An interface, or one 802.1Q VLAN that arrives tagged on it.

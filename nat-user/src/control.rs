@@ -10,7 +10,7 @@ mod listener;
 mod server;
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
     ops::ControlFlow,
 };
 
@@ -22,7 +22,11 @@ pub use server::{Ended, serve};
 
 use crate::{
     config::{ExternalSide, Forward},
-    records::{BindingRecord, BlockRecord, CounterRecord, StatusRecord},
+    records::{
+        BanRecord, BindingRecord, BlockRecord, CounterRecord, DialogRecord, PathRecord, RegistrationRecord, SipTotals,
+        StatusRecord, TraceRecord, TransactionRecord, UserRecord,
+    },
+    sip::query::{BanFilter, DialogFilter, PathFilter, RegistrationFilter, TraceFilter, TransactionFilter},
     units::Proto,
 };
 
@@ -60,6 +64,50 @@ pub trait Service: Send + Sync + 'static {
 
     /// Takes the programs from the interfaces and removes all pins. [`serve`] ends after the answer has gone out.
     fn detach(&self) -> Result<String, ServiceError>;
+
+    /// What the SIP server can do for people.
+    ///
+    /// # Errors
+    /// If none runs.
+    fn sip(&self) -> Result<&dyn SipService, ServiceError> {
+        Err(anyhow::anyhow!("no SIP server runs here; write [sip] into the configuration and start again").into())
+    }
+}
+
+/// What a list hands its records to, until that breaks.
+pub type Each<'a, R> = &'a mut dyn FnMut(R) -> ControlFlow<()>;
+
+/// What the SIP server can do for people. A list's `limit` is not the service's business. Methods may block, except `trace`.
+pub trait SipService: Send + Sync {
+    /// Contacts of addresses of record.
+    fn registrations(&self, filter: &RegistrationFilter, each: Each<RegistrationRecord>) -> Result<(), ServiceError>;
+
+    /// Mapped paths to devices.
+    fn paths(&self, filter: &PathFilter, each: Each<PathRecord>) -> Result<(), ServiceError>;
+
+    /// Dialogs that are followed.
+    fn dialogs(&self, filter: &DialogFilter, each: Each<DialogRecord>) -> Result<(), ServiceError>;
+
+    /// Transactions that are under way.
+    fn transactions(&self, filter: &TransactionFilter, each: Each<TransactionRecord>) -> Result<(), ServiceError>;
+
+    /// Sources that are banned.
+    fn bans(&self, filter: &BanFilter, each: Each<BanRecord>) -> Result<(), ServiceError>;
+
+    /// Users of the users files (of `domain`, if given).
+    fn users(&self, domain: Option<&str>, each: Each<UserRecord>) -> Result<(), ServiceError>;
+
+    /// Removes contacts of `user@domain`: this one, or all; says what was done. [`ServiceError::NotFound`] if there is none.
+    fn unregister(&self, aor: &str, contact: Option<&str>) -> Result<String, ServiceError>;
+
+    /// Lifts a ban; [`ServiceError::NotFound`] if there is none.
+    fn lift_ban(&self, source: IpAddr) -> Result<String, ServiceError>;
+
+    /// Messages as they come and go, until the receiver is dropped.
+    fn trace(&self, filter: TraceFilter) -> Result<tokio::sync::mpsc::Receiver<TraceRecord>, ServiceError>;
+
+    /// Everything that is counted.
+    fn totals(&self) -> Result<SipTotals, ServiceError>;
 }
 
 /// Why a request failed.
@@ -115,6 +163,33 @@ pub enum Request {
     },
     Reload,
     Detach,
+    Registrations(RegistrationFilter),
+    Paths(PathFilter),
+    Dialogs(DialogFilter),
+    Transactions(TransactionFilter),
+    Bans(BanFilter),
+    Users {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        domain: Option<String>,
+    },
+    /// The contact as `registrations` has it; without it all that the AoR (`user@domain`) has.
+    Unregister {
+        aor: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        contact: Option<String>,
+    },
+    LiftBan {
+        source: IpAddr,
+    },
+    /// Each message as it comes or goes, until the connection ends.
+    Trace(TraceFilter),
+}
+
+impl Request {
+    /// Whether the answer has no end of its own, so that nobody can tell from silence that something is wrong.
+    pub fn follows(&self) -> bool {
+        matches!(self, Request::Events { follow: true } | Request::Trace(_))
+    }
 }
 
 /// Which bindings are asked for; what is `None` matches all.
@@ -207,10 +282,27 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+        let aor = Some("user@net.com".to_owned());
         for request in [
             Request::Bindings(filter),
             Request::Events { follow: true },
             Request::Detach,
+            Request::Registrations(RegistrationFilter {
+                aor: aor.clone(),
+                behind_nat: Some(true),
+                ..Default::default()
+            }),
+            Request::Unregister {
+                aor: "user@net.com".into(),
+                contact: None,
+            },
+            Request::LiftBan {
+                source: "::1".parse().unwrap(),
+            },
+            Request::Trace(TraceFilter {
+                aor,
+                ..Default::default()
+            }),
         ] {
             assert_eq!(parse(&serde_json::to_string(&request).unwrap()).unwrap(), request);
         }

@@ -2,8 +2,13 @@
 
 mod blocks;
 mod follow;
+#[cfg(feature = "ebpf-log")]
+mod kernel_log;
 mod life;
+mod nat;
+mod registrations;
 mod reload;
+mod sip;
 mod slow;
 mod start;
 pub mod state;
@@ -19,7 +24,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{config::RunOptions, dataplane::pins};
 
-/// Runs the daemon in the foreground until it is told to stop. The data path stays: it needs no daemon to translate.
+/// Runs the daemon in the foreground until it is told to stop: a NAT, a SIP server, or both. The data path stays: it needs no daemon to
+/// translate.
 ///
 /// # Errors
 /// If it cannot start; nothing is attached then that was not before.

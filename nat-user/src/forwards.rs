@@ -8,9 +8,10 @@ mod tests;
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use nat_common::{
-    binding::{self, Inserted},
+    binding,
     config::{Config as Numbers, FOREVER},
-    flow::{Endpoint, InsideKey, Proto as Number},
+    flow::{Endpoint, Proto as Number},
+    index::{self as lookup, Inserted},
     maps::{AddressWord, KIND_DYNAMIC, KIND_RUNTIME, KIND_STATIC, PORTS, Slot, SlotState, SlotWord},
     ports::{slot_index, slot_parts, used_place},
     tables::Tables,
@@ -203,15 +204,16 @@ pub fn apply<T: Tables>(t: &T, cfg: &Numbers, wanted: &BTreeMap<u32, Target>, no
 
 /// Ends a live binding: its port rests, as after any other use. False if it is not live (any more).
 pub fn retire<T: Tables>(t: &T, cfg: &Numbers, index: u32, slot: &Slot, now: u32) -> bool {
-    let key = key_of(index, slot);
+    let key = binding::key_of(index, slot);
     loop {
         let word = SlotWord(slot.word.get());
         if word.state() != SlotState::Live {
             return false;
         }
+        // First its entry: while that is there, packets from inside use the port without asking the slot.
+        lookup::forget(t, cfg, &key, index);
         let resting = SlotWord::new(SlotState::Resting, word.generation(), now);
         if slot.word.replace(word.0, resting.0) {
-            binding::forget(t, cfg, &key, index);
             return true;
         }
     }
@@ -269,15 +271,14 @@ fn claim<T: Tables>(t: &T, cfg: &Numbers, index: u32, slot: &Slot, now: u32) -> 
         if let Some(used) = t.used_ports(place) {
             used.or(bit);
         }
-        let key = key_of(index, slot);
+        if word.state() == SlotState::Live {
+            lookup::forget(t, cfg, &binding::key_of(index, slot), index);
+        }
         let generation = word.generation().wrapping_add(1);
         if slot
             .word
             .replace(word.0, SlotWord::new(SlotState::Claimed, generation, now).0)
         {
-            if word.state() == SlotState::Live {
-                binding::forget(t, cfg, &key, index);
-            }
             return generation;
         }
     }
@@ -285,30 +286,32 @@ fn claim<T: Tables>(t: &T, cfg: &Numbers, index: u32, slot: &Slot, now: u32) -> 
 
 /// Sees to it that what the inside endpoint sends leaves by the forward. Of several forwards the lowest slot wins; a
 /// dynamic binding gives way.
+///
+/// User space cannot take the lock under which packets insert. A packet of the endpoint's first flow that inserts at the same
+/// moment leaves a second entry, which look-ups may find first: the daemon repeats this every few seconds, and then the
+/// dynamic binding gives way.
 fn enter<T: Tables>(t: &T, cfg: &Numbers, index: u32, slot: &Slot, now: u32) {
-    let key = key_of(index, slot);
+    let key = binding::key_of(index, slot);
     for _ in 0..4 {
-        let Inserted::Exists(other) = binding::insert(t, cfg, &key, index) else {
-            return;
+        let found = match lookup::insert(t, cfg, &key, index, now) {
+            Inserted::Done => continue,
+            Inserted::Full => return,
+            Inserted::Exists(other) if other != index => other,
+            // Ours is there, which says nothing about another one before or after it.
+            Inserted::Exists(_) => match binding::find(t, cfg, &key, now) {
+                Some(other) if other != index => other,
+                _ => return,
+            },
         };
-        let Some(there) = t.slot(other).filter(|_| other != index) else {
-            return;
-        };
-        let ours = key_of(other, there) == key && binding::live(t, cfg, other, there, now).is_some();
+        let Some(there) = t.slot(found) else { return };
+        let ours = binding::key_of(found, there) == key && binding::live(t, cfg, found, there, now).is_some();
         if ours && there.kind.get() != KIND_DYNAMIC {
             return;
         }
         if ours {
-            retire(t, cfg, other, there, now);
+            retire(t, cfg, found, there, now);
         }
-        binding::forget(t, cfg, &key, other);
-    }
-}
-
-fn key_of(index: u32, slot: &Slot) -> InsideKey {
-    InsideKey {
-        proto: slot_parts(index).1,
-        inside: binding::inside_of(slot),
+        lookup::forget(t, cfg, &key, found);
     }
 }
 

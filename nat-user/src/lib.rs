@@ -3,6 +3,7 @@
 pub mod blocklog;
 pub mod cli;
 pub mod client;
+pub mod commands;
 pub mod config;
 pub mod control;
 pub mod daemon;
@@ -15,6 +16,8 @@ pub mod pool;
 pub mod preflight;
 pub mod records;
 pub mod service;
+pub mod sip;
 pub mod slowpath;
+pub mod store;
 pub mod sweep;
 pub mod units;

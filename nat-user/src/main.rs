@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, BufWriter, ErrorKind, IsTerminal, Write},
+    io::{self, BufReader, BufWriter, ErrorKind, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -11,13 +11,13 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use nat_user::{
     blocklog,
-    cli::{Bindings, ChangeForward, Cli, Command, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_OK, Lookup, Run},
+    cli::{Cli, Command, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_OK, Lookup, Run},
     client::{Client, ClientError},
+    commands::{self, done, list, print_done, sip},
     config::{Config, ConfigError, DEFAULT_PIN_DIR, DEFAULT_SOCKET, Overrides, RunOptions},
-    control::{BindingFilter, Done, Request},
-    daemon,
-    output::{self, JsonArray, TABLE_LIMIT},
-    records::{BindingRecord, BlockRecord, CounterRecord, EventRecord, StatusRecord},
+    control::{Done, Request},
+    daemon, output,
+    records::{BlockRecord, CounterRecord, StatusRecord},
 };
 
 fn main() -> ExitCode {
@@ -63,10 +63,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
                 output::status(&mut out, &status)?;
             }
         }
-        Command::Bindings(Bindings {
-            change: Some(change), ..
-        }) => done(&mut out, &socket, &change_request(change), json)?,
-        Command::Bindings(filter) => bindings(&mut out, &socket, filter, json)?,
+        Command::Bindings(wanted) => commands::bindings(&mut out, &socket, wanted, json)?,
         Command::Blocks { host } => {
             let request = Request::Blocks { host };
             list::<BlockRecord>(&mut out, &socket, &request, json, output::blocks)?;
@@ -75,8 +72,17 @@ fn dispatch(cli: Cli) -> Result<u8> {
             let request = Request::Counters { all };
             list::<CounterRecord>(&mut out, &socket, &request, json, output::counters)?;
         }
-        Command::Events { follow } => events(&mut out, &socket, follow, json)?,
+        Command::Events { follow } => commands::events(&mut out, &socket, follow, json)?,
         Command::Reload => done(&mut out, &socket, &Request::Reload, json)?,
+        Command::Registrations(wanted) => sip::registrations(&mut out, &socket, wanted, json)?,
+        Command::Unregister(wanted) => sip::unregister(&mut out, &socket, wanted, json)?,
+        Command::Paths(wanted) => sip::paths(&mut out, &socket, wanted, json)?,
+        Command::Dialogs(wanted) => sip::dialogs(&mut out, &socket, wanted, json)?,
+        Command::Transactions(wanted) => sip::transactions(&mut out, &socket, wanted, json)?,
+        Command::Users { domain } => sip::users(&mut out, &socket, domain, json)?,
+        Command::Bans(wanted) => sip::bans(&mut out, &socket, wanted, json)?,
+        Command::Trace(wanted) => sip::trace(&mut out, &socket, wanted, json)?,
+        Command::User(wanted) => commands::user::user(&mut out, wanted, json)?,
         Command::Detach { config, pin_dir } => {
             let config = config
                 .as_deref()
@@ -131,15 +137,7 @@ fn check(out: &mut impl Write, path: &Path, json: bool) -> Result<u8> {
     }
     match result {
         Ok(_) if json => {}
-        Ok(config) => writeln!(
-            out,
-            "{} is valid: {} inside, {} outside, {} forwards, {} policy rules",
-            path.display(),
-            names(&config.nat.inside),
-            names(&config.nat.outside),
-            config.forwards.len(),
-            config.policy.rules.len()
-        )?,
+        Ok(config) => writeln!(out, "{} is valid: {}", path.display(), summary(&config))?,
         Err(_) if json => {
             out.flush()?;
             return Ok(EXIT_ERROR);
@@ -148,6 +146,28 @@ fn check(out: &mut impl Write, path: &Path, json: bool) -> Result<u8> {
     }
     out.flush()?;
     Ok(EXIT_OK)
+}
+
+/// What a configuration runs.
+fn summary(config: &Config) -> String {
+    let nat = config.nat.runs().then(|| {
+        format!(
+            "{} inside, {} outside, {} forwards, {} policy rules",
+            names(&config.nat.inside),
+            names(&config.nat.outside),
+            config.forwards.len(),
+            config.policy.rules.len()
+        )
+    });
+    let sip = config.sip.as_ref().map(|sip| {
+        format!(
+            "a SIP server with {} listeners, {} domains, {} routes",
+            sip.listeners.len(),
+            sip.domains.len(),
+            sip.routes.len()
+        )
+    });
+    nat.into_iter().chain(sip).collect::<Vec<_>>().join("; ")
 }
 
 fn names(interfaces: &[nat_user::config::Interface]) -> String {
@@ -188,91 +208,4 @@ fn man(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
         .with_context(|| format!("cannot write man pages to {}; choose another directory", dir.display()))
-}
-
-/// Records as a JSON array, straight through, or as a table.
-fn list<T: serde::de::DeserializeOwned>(
-    out: &mut impl Write,
-    socket: &Path,
-    request: &Request,
-    json: bool,
-    table: impl Fn(&[T]) -> comfy_table::Table,
-) -> Result<()> {
-    let mut client = Client::connect(socket)?;
-    if json {
-        let mut array = JsonArray::begin(out)?;
-        client.request(request, |record| array.push(record))?;
-        array.end()?;
-    } else {
-        output::print(out, &table(&client.collect(request)?))?;
-    }
-    Ok(())
-}
-
-fn bindings(out: &mut impl Write, socket: &Path, wanted: Bindings, json: bool) -> Result<()> {
-    let mut filter = BindingFilter {
-        host: wanted.host,
-        proto: wanted.proto,
-        port: wanted.port,
-        external_ip: wanted.external.map(|external| external.ip),
-        external_port: wanted.external.and_then(|external| external.port),
-        limit: wanted.limit,
-    };
-    if json {
-        return list::<BindingRecord>(out, socket, &Request::Bindings(filter), true, output::bindings);
-    }
-    // One more than is shown tells whether there are more.
-    let shown = wanted.limit.unwrap_or(TABLE_LIMIT);
-    filter.limit = Some(shown.saturating_add(1));
-    let mut records: Vec<BindingRecord> = Client::connect(socket)?.collect(&Request::Bindings(filter))?;
-    let more = records.len() as u64 > shown;
-    records.truncate(usize::try_from(shown).unwrap_or(usize::MAX));
-    output::print(out, &output::bindings(&records))?;
-    if more {
-        out.flush()?;
-        eprintln!("sipnat: there are more than {shown}; use --limit, a filter, or --json");
-    }
-    Ok(())
-}
-
-fn events(out: &mut impl Write, socket: &Path, follow: bool, json: bool) -> Result<()> {
-    // Whoever follows wants each event at once, on a terminal or in a pipe.
-    let at_once = follow || io::stdout().is_terminal();
-    Client::connect(socket)?.request(&Request::Events { follow }, |line| {
-        match serde_json::from_str::<EventRecord>(line) {
-            Ok(record) if !json => writeln!(out, "{}", output::event(&record))?,
-            // An event that only a newer daemon knows is shown as it came.
-            _ => writeln!(out, "{line}")?,
-        }
-        if at_once { out.flush() } else { Ok(()) }
-    })?;
-    Ok(())
-}
-
-fn done(out: &mut impl Write, socket: &Path, request: &Request, json: bool) -> Result<()> {
-    print_done(out, Client::connect(socket)?.one::<Done>(request)?.message, json)
-}
-
-fn print_done(out: &mut impl Write, message: String, json: bool) -> Result<()> {
-    if json {
-        writeln!(out, "{}", serde_json::to_string(&Done { message })?)?;
-    } else {
-        writeln!(out, "{message}")?;
-    }
-    Ok(())
-}
-
-fn change_request(change: ChangeForward) -> Request {
-    match change {
-        ChangeForward::AddForward {
-            protocol,
-            external,
-            inside,
-        } => Request::AddForward {
-            protocol,
-            external,
-            inside,
-        },
-        ChangeForward::DeleteForward { protocol, external } => Request::DeleteForward { protocol, external },
-    }
 }

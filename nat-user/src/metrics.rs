@@ -1,5 +1,7 @@
 //! Prometheus metrics in the text exposition format, `GET /metrics` and nothing else. Off unless `metrics.listen` is set.
 
+mod sip;
+
 use std::{
     fmt::{Display, Write},
     net::SocketAddr,
@@ -25,7 +27,7 @@ use tokio::{
 
 use crate::{
     control::{Service, ServiceError},
-    records::{CounterRecord, SLOW, StatusRecord, SweepRecord},
+    records::{CounterRecord, SIP, SLOW, SipTotals, StatusRecord, SweepRecord},
 };
 
 /// Connections at one time; further ones wait in the kernel's queue.
@@ -122,11 +124,16 @@ async fn respond(request: Request<Incoming>, service: Arc<dyn Service>, scrape: 
 
 /// All metrics of `service` as text.
 pub fn render(service: &dyn Service) -> Result<String, ServiceError> {
-    Ok(text(&service.status()?, &service.counters()?))
+    let status = service.status()?;
+    let sip = match &status.sip {
+        Some(_) => Some(service.sip()?.totals()?),
+        None => None,
+    };
+    Ok(text(&status, &service.counters()?, sip.as_ref()))
 }
 
-fn text(status: &StatusRecord, counters: &[CounterRecord]) -> String {
-    let mut out = Text(String::with_capacity(4096));
+fn text(status: &StatusRecord, counters: &[CounterRecord], sip: Option<&SipTotals>) -> String {
+    let mut out = Text(String::with_capacity(16 * 1024));
     out.family(
         "sipnat_build_info",
         "gauge",
@@ -146,13 +153,30 @@ fn text(status: &StatusRecord, counters: &[CounterRecord]) -> String {
         "Since the daemon started.",
         status.uptime_s,
     );
+    out.one(
+        "sipnat_warnings",
+        "gauge",
+        "Warnings that `sipnat status` explains.",
+        status.warnings.len() as u64,
+    );
+    if status.nat {
+        nat(&mut out, status, counters);
+    }
+    if let Some(totals) = sip {
+        sip::write(&mut out, totals);
+    }
+    out.0
+}
+
+fn nat(out: &mut Text, status: &StatusRecord, counters: &[CounterRecord]) {
     out.family(
         "sipnat_packets_total",
         "counter",
         "Packets by direction and by the one reason of their verdict.",
     );
     let slow = |record: &&CounterRecord| record.direction == SLOW;
-    for CounterRecord { name, direction, value } in counters.iter().filter(|record| !slow(record)) {
+    let packets = |record: &&CounterRecord| record.direction != SLOW && record.direction != SIP;
+    for CounterRecord { name, direction, value } in counters.iter().filter(packets) {
         out.sample(
             "sipnat_packets_total",
             &[("direction", direction), ("reason", name)],
@@ -187,7 +211,7 @@ fn text(status: &StatusRecord, counters: &[CounterRecord]) -> String {
         status.capacity,
     );
     out.one("sipnat_sessions", "gauge", "Sessions that exist.", status.sessions);
-    sweep(&mut out, &status.sweep);
+    sweep(out, &status.sweep);
     out.one(
         "sipnat_blocks_used",
         "gauge",
@@ -239,13 +263,6 @@ fn text(status: &StatusRecord, counters: &[CounterRecord]) -> String {
         ];
         out.sample("sipnat_interface_info", &labels, 1);
     }
-    out.one(
-        "sipnat_warnings",
-        "gauge",
-        "Warnings that `sipnat status` explains.",
-        status.warnings.len() as u64,
-    );
-    out.0
 }
 
 fn sweep(out: &mut Text, sweep: &SweepRecord) {
@@ -322,6 +339,7 @@ mod tests {
     #[test]
     fn the_exposition_has_every_family_once_and_escapes_labels() {
         let status = StatusRecord {
+            nat: true,
             version: "1.0".into(),
             bindings: BindingCounts {
                 tcp: 1,
@@ -343,15 +361,18 @@ mod tests {
             exhaustion: ExhaustionRecord { quota: 8, pool: 9 },
             ..StatusRecord::default()
         };
-        let counters =
-            [("out", "forwarded", 5), ("in", "forwarded", 6), (SLOW, "split", 7)].map(|(direction, name, value)| {
-                CounterRecord {
-                    name: name.into(),
-                    direction: direction.into(),
-                    value,
-                }
-            });
-        let text = text(&status, &counters);
+        let counters = [
+            ("out", "forwarded", 5),
+            ("in", "forwarded", 6),
+            (SLOW, "split", 7),
+            (SIP, "stray", 8),
+        ]
+        .map(|(direction, name, value)| CounterRecord {
+            name: name.into(),
+            direction: direction.into(),
+            value,
+        });
+        let text = text(&status, &counters, Some(&SipTotals::default()));
         for expected in [
             "sipnat_build_info{version=\"1.0\",schema=\"0\"} 1\n",
             "sipnat_packets_total{direction=\"out\",reason=\"forwarded\"} 5\n",
@@ -366,7 +387,12 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
-        assert!(!text.contains("direction=\"slow\""), "no packet counts twice\n{text}");
+        for not_packets in [SLOW, SIP] {
+            assert!(
+                !text.contains(&format!("direction=\"{not_packets}\"")),
+                "no packet counts twice\n{text}"
+            );
+        }
         let mut families: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
         let count = families.len();
         families.sort_unstable();

@@ -8,7 +8,6 @@ pub mod ethtool;
 mod handle;
 mod monitor;
 pub mod ports;
-pub mod prefix;
 pub mod sockets;
 mod types;
 pub mod xdp_features;
@@ -18,10 +17,10 @@ pub(crate) mod testns;
 #[cfg(test)]
 mod tests;
 
+pub use crate::units::Prefix;
 pub use ethtool::Ethtool;
 pub use handle::{Net, NetError};
 pub use monitor::Monitor;
 pub use ports::{OwnPorts, PortSet, excluded_ports};
-pub use prefix::{Prefix, PrefixError};
 pub use types::*;
 pub use xdp_features::XdpFeatures;

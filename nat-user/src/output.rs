@@ -1,5 +1,8 @@
 //! How records look on a terminal. With `--json` they are printed as they came from the socket.
 
+pub mod ladder;
+pub mod pcap;
+pub mod sip;
 #[cfg(test)]
 mod tests;
 
@@ -118,15 +121,48 @@ pub fn counters(records: &[CounterRecord]) -> Table {
 
 /// `sipnat status`.
 pub fn status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
-    let (pool, sweep, exhaustion) = (status.pool, status.sweep, status.exhaustion);
-    let BindingCounts { tcp, udp, icmp } = status.bindings;
-    let addresses: Vec<String> = status.external_addresses.iter().map(ToString::to_string).collect();
+    let runs = match (status.nat, &status.sip) {
+        (true, Some(_)) => "NAT, SIP server",
+        (true, None) => "NAT",
+        (false, Some(_)) => "SIP server",
+        (false, None) => "nothing",
+    };
     let facts = [
+        ("runs", runs.to_owned()),
         (
             "version",
             format!("{} (schema {})", status.version, status.schema_version),
         ),
         ("process", format!("{}, up {}", status.pid, seconds(status.uptime_s))),
+    ];
+    write_facts(out, facts)?;
+    if status.nat {
+        nat_status(out, status)?;
+    }
+    if let Some(sip) = &status.sip {
+        writeln!(out)?;
+        sip::status(out, sip)?;
+    }
+    for warning in &status.warnings {
+        writeln!(out, "warning: {}", short(warning))?;
+    }
+    if status.warnings.iter().any(|warning| short(warning) != warning) {
+        writeln!(out, "reasons and remedies: sipnat status --json, or the daemon's log")?;
+    }
+    Ok(())
+}
+
+fn write_facts(out: &mut impl Write, facts: impl IntoIterator<Item = (&'static str, String)>) -> io::Result<()> {
+    facts
+        .into_iter()
+        .try_for_each(|(name, value)| writeln!(out, "{name:<11}{value}"))
+}
+
+fn nat_status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
+    let (pool, sweep, exhaustion) = (status.pool, status.sweep, status.exhaustion);
+    let BindingCounts { tcp, udp, icmp } = status.bindings;
+    let addresses: Vec<String> = status.external_addresses.iter().map(ToString::to_string).collect();
+    let facts = [
         (
             "external",
             if addresses.is_empty() {
@@ -172,9 +208,7 @@ pub fn status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
             ),
         ),
     ];
-    for (name, value) in facts {
-        writeln!(out, "{name:<10}{value}")?;
-    }
+    write_facts(out, facts)?;
     writeln!(out)?;
 
     let columns = ["INTERFACE", "ROLE", "MODE", ">INDEX", ">MTU", ">VLAN"];
@@ -190,14 +224,7 @@ pub fn status(out: &mut impl Write, status: &StatusRecord) -> io::Result<()> {
         ];
         add(&mut interfaces, &columns, row);
     }
-    writeln!(out, "{}", trimmed(&interfaces))?;
-    for warning in &status.warnings {
-        writeln!(out, "warning: {}", short(warning))?;
-    }
-    if status.warnings.iter().any(|warning| short(warning) != warning) {
-        writeln!(out, "reasons and remedies: sipnat status --json, or the daemon's log")?;
-    }
-    Ok(())
+    print(out, &interfaces)
 }
 
 /// A warning without its reason and remedy: preflight says `where: what: why`, others a first sentence.

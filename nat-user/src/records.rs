@@ -1,8 +1,11 @@
 //! What sipnat tells people and programs: the records of the control socket, of `--json`, of the
 //! block log. Field names are an interface: they are added to, not changed.
 
+mod sip;
 #[cfg(test)]
 mod tests;
+
+pub use sip::*;
 
 use std::{
     fmt,
@@ -23,6 +26,14 @@ impl Time {
     /// The wall clock now.
     pub fn now() -> Time {
         Time(jiff::Timestamp::now())
+    }
+
+    /// So many milliseconds after the Unix epoch, or the latest there is.
+    pub fn from_millis(millis: u64) -> Time {
+        let moment = i64::try_from(millis)
+            .ok()
+            .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+        Time(moment.unwrap_or(jiff::Timestamp::MAX))
     }
 
     /// How long after `earlier` this is; zero if it is not.
@@ -112,6 +123,8 @@ pub struct Traffic {
 pub enum BindingKind {
     /// A packet from inside made it.
     Dynamic,
+    /// The same, and a registration with a registrar elsewhere crosses the NAT by it: it lives as long as that.
+    Registered,
     /// A `[[forward]]` of the config.
     Static,
     /// `sipnat bindings add-forward`.
@@ -123,6 +136,7 @@ impl BindingKind {
     pub fn name(self) -> &'static str {
         match self {
             BindingKind::Dynamic => "dynamic",
+            BindingKind::Registered => "registered",
             BindingKind::Static => "static",
             BindingKind::Runtime => "runtime",
         }
@@ -145,15 +159,17 @@ pub struct BlockRecord {
 
 /// The direction of what the slow path counts: events of packets that are counted already when they are given to it.
 pub const SLOW: &str = "slow";
+/// The direction of what the SIP server refused or gave up.
+pub const SIP: &str = "sip";
 
 /// One reason for one direction, summed over the CPUs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CounterRecord {
     /// The reason's name, the same in metrics.
     pub name: String,
-    /// `out`, `in`, or [`SLOW`].
+    /// `out`, `in`, [`SLOW`] or [`SIP`].
     pub direction: String,
-    /// Packets since the maps were made.
+    /// Packets since the maps were made; for [`SIP`] messages since the daemon started.
     pub value: u64,
 }
 
@@ -184,6 +200,17 @@ pub struct StatusRecord {
     pub warnings: Vec<String>,
     /// Version of the pinned maps' layout.
     pub schema_version: u32,
+    /// Whether a NAT runs. Without one everything about it above is zero or empty.
+    #[serde(default = "yes")]
+    pub nat: bool,
+    /// The SIP server; `null`: none runs.
+    #[serde(default)]
+    pub sip: Option<SipStatusRecord>,
+}
+
+/// Daemons of before there was anything else.
+fn yes() -> bool {
+    true
 }
 
 /// An interface that the program is attached to.

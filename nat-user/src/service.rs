@@ -1,41 +1,19 @@
-//! What the running daemon answers on its control socket.
+//! What the running daemon answers on its control socket: for the NAT, for the SIP server, for whatever of them runs.
 
-use std::{
-    collections::HashMap,
-    net::{Ipv4Addr, SocketAddrV4},
-    ops::ControlFlow,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+mod nat;
+pub mod sip;
+
+use std::{net::Ipv4Addr, ops::ControlFlow, time::Instant};
 
 use anyhow::anyhow;
-use nat_common::{
-    binding,
-    config::{FOREVER, Filtering as Number},
-    flow::{PROTOCOLS, Side},
-    maps::{
-        AddressWord, BlockState, BlockWord, KIND_DYNAMIC, KIND_STATIC, PORTS, ROLE_INSIDE, SCHEMA, Slot, SlotState,
-        SlotWord,
-    },
-    ports::{block_parts, slot_parts},
-    session::{SessionState, SessionWord},
-    tables::Tables as _,
-};
 use tokio::sync::{mpsc, oneshot};
 
+pub use nat::{Nat, block_record};
+
 use crate::{
-    config::{ExternalSide, Filtering, Forward},
-    control::{BindingFilter, Service, ServiceError},
-    daemon::state::{State, Totals},
-    dataplane::{geometry, kernel::cpus},
-    pool::{Closed, used_in_block},
-    preflight::Mode,
-    records::{
-        BindingCounts, BindingKind, BindingRecord, BlockRecord, CounterRecord, ExhaustionRecord, InterfaceRecord,
-        PoolRecord, SLOW, StatusRecord, SweepRecord, Traffic,
-    },
-    slowpath,
-    sweep::Stats,
+    config::{ExternalSide, Forward},
+    control::{BindingFilter, Service, ServiceError, SipService},
+    records::{BindingRecord, BlockRecord, CounterRecord, StatusRecord, Time},
     units::Proto,
 };
 
@@ -57,15 +35,23 @@ pub type Ordered = (Order, oneshot::Sender<Result<String, ServiceError>>);
 
 /// The service of a running daemon: reads for itself, has the main loop change.
 pub struct Daemon {
-    /// What is read.
-    pub state: Arc<State>,
-    /// The slow path, for its counters.
-    pub slow_path: slowpath::Handle,
+    /// When it started.
+    pub started: (Time, Instant),
+    /// `None`: no NAT runs.
+    pub nat: Option<Nat>,
+    /// `None`: no SIP server runs.
+    pub sip: Option<sip::Sip>,
     /// To the main loop.
     pub orders: mpsc::UnboundedSender<Ordered>,
 }
 
 impl Daemon {
+    fn nat(&self) -> Result<&Nat, ServiceError> {
+        self.nat.as_ref().ok_or_else(|| {
+            anyhow!("no NAT runs here; write [nat] with inside and outside interfaces into the configuration and start again").into()
+        })
+    }
+
     fn order(&self, order: Order) -> Result<String, ServiceError> {
         let gone = || ServiceError::Failed(anyhow!("the daemon is ending; start it again"));
         let (sender, result) = oneshot::channel();
@@ -76,40 +62,13 @@ impl Daemon {
 
 impl Service for Daemon {
     fn status(&self) -> Result<StatusRecord, ServiceError> {
-        let (current, stats, kernel) = (self.state.current(), *self.state.stats(), &self.state.kernel);
-        let external = &current.topology.external;
-        let shift = current.numbers.block_shift;
-        let open = current.closed.open_ports();
-        let addresses = external.len().min(kernel.capacity.addresses as usize) as u64;
         Ok(StatusRecord {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            started: Some(self.state.started.0),
-            uptime_s: self.state.started.1.elapsed().as_secs(),
-            interfaces: interfaces(&current.topology, current.mode),
-            external_addresses: external.clone(),
-            pool: PoolRecord {
-                hosts: u64::from(current.closed.open_blocks(shift)) * addresses,
-                bindings: u64::from(open) * addresses,
-                ports_per_address: open,
-                blocks_total: stats.blocks_total,
-                blocks_used: stats.blocks_used,
-            },
-            capacity: geometry::bindings(&current.config, &kernel.capacity),
-            memory_bytes: kernel.capacity.bytes(cpus()),
-            bindings: BindingCounts {
-                tcp: stats.bindings[0],
-                udp: stats.bindings[1],
-                icmp: stats.bindings[2],
-            },
-            sessions: stats.sessions,
-            sweep: sweep(&stats, self.state.totals()),
-            exhaustion: ExhaustionRecord {
-                quota: self.state.totals().quota.load(Relaxed),
-                pool: self.state.totals().pool.load(Relaxed),
-            },
-            warnings: current.warnings.clone(),
-            schema_version: SCHEMA,
+            started: Some(self.started.0),
+            uptime_s: self.started.1.elapsed().as_secs(),
+            sip: self.sip.as_ref().map(sip::Sip::status).transpose()?,
+            ..self.nat.as_ref().map(Nat::status).unwrap_or_default()
         })
     }
 
@@ -118,59 +77,7 @@ impl Service for Daemon {
         filter: &BindingFilter,
         each: &mut dyn FnMut(BindingRecord) -> ControlFlow<()>,
     ) -> Result<(), ServiceError> {
-        let (state, numbers) = (&self.state, self.state.current().numbers);
-        let (tables, clock) = (&state.kernel.tables, &state.kernel.clock);
-        let sessions = sessions_of_slots(state);
-        let now = state.now();
-        for place in 0..numbers.addresses * PROTOCOLS * (PORTS / 64) {
-            let mut bits = tables.used_ports(place).map_or(0, |word| word.get());
-            while bits != 0 {
-                let index = place * 64 + bits.trailing_zeros();
-                bits &= bits - 1;
-                let Some(slot) = tables.slot(index) else { return Ok(()) };
-                let Some(word) = binding::live(tables, &numbers, index, slot, now) else {
-                    continue;
-                };
-                let (proto, inside, external) = endpoints(tables, index, slot);
-                if !filter.matches(proto, inside, external) {
-                    continue;
-                }
-                let kind = match slot.kind.get() {
-                    KIND_DYNAMIC => BindingKind::Dynamic,
-                    KIND_STATIC => BindingKind::Static,
-                    _ => BindingKind::Runtime,
-                };
-                let common = geometry::common(proto);
-                let life = binding::lifetime(&numbers, common, slot);
-                let idle = clock.age(word.stamp());
-                let record = BindingRecord {
-                    proto,
-                    inside,
-                    external,
-                    kind,
-                    idle_s: idle.as_secs(),
-                    expires_s: (life != FOREVER).then(|| clock.duration(life).saturating_sub(idle).as_secs()),
-                    created_s: clock.age(slot.created.get()).as_secs(),
-                    filtering: match (kind, numbers.filtering(common)) {
-                        (BindingKind::Dynamic, Number::AddressDependent) => Filtering::AddressDependent,
-                        (BindingKind::Dynamic, Number::AddressAndPortDependent) => Filtering::AddressAndPortDependent,
-                        _ => Filtering::EndpointIndependent,
-                    },
-                    sessions: numbers
-                        .tracks(common)
-                        .then(|| sessions.get(&index).copied().unwrap_or(0)),
-                    traffic: traffic(state, index),
-                };
-                // A slot that has changed hands while it was read is not reported with parts of both.
-                if SlotWord(slot.word.get()).generation() != word.generation() {
-                    continue;
-                }
-                if each(record).is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
+        self.nat()?.bindings(filter, each)
     }
 
     fn blocks(
@@ -178,52 +85,24 @@ impl Service for Daemon {
         host: Option<Ipv4Addr>,
         each: &mut dyn FnMut(BlockRecord) -> ControlFlow<()>,
     ) -> Result<(), ServiceError> {
-        let (shift, closed) = {
-            let current = self.state.current();
-            (current.numbers.block_shift, current.closed.clone())
-        };
-        for number in 0..self.state.kernel.tables.blocks.len() as u32 {
-            let Some(record) = block_record(&self.state, number, shift, &closed) else {
-                continue;
-            };
-            if host.is_none_or(|host| host == record.host) && each(record).is_break() {
-                break;
-            }
-        }
-        Ok(())
+        self.nat()?.blocks(host, each)
     }
 
     fn counters(&self) -> Result<Vec<CounterRecord>, ServiceError> {
-        let record =
-            |(reason, side, count): (nat_common::counters::Reason, Side, nat_common::counters::Count)| CounterRecord {
-                name: reason.name().into(),
-                direction: if side == Side::Inside { "out" } else { "in" }.into(),
-                value: count.packets,
-            };
-        let slow = self
-            .slow_path
-            .counters()
-            .into_iter()
-            .map(|(name, value)| CounterRecord {
-                name: name.into(),
-                direction: SLOW.into(),
-                value,
-            });
-        Ok(self
-            .state
-            .kernel
-            .counters()?
-            .into_iter()
-            .map(record)
-            .chain(slow)
-            .collect())
+        let mut counters = self.nat.as_ref().map(Nat::counters).transpose()?.unwrap_or_default();
+        if let Some(sip) = &self.sip {
+            counters.extend(sip.counters()?);
+        }
+        Ok(counters)
     }
 
     fn add_forward(&self, forward: Forward) -> Result<String, ServiceError> {
+        self.nat()?;
         self.order(Order::AddForward(forward))
     }
 
     fn delete_forward(&self, protocol: Proto, external: ExternalSide) -> Result<String, ServiceError> {
+        self.nat()?;
         self.order(Order::DeleteForward(protocol, external))
     }
 
@@ -232,102 +111,14 @@ impl Service for Daemon {
     }
 
     fn detach(&self) -> Result<String, ServiceError> {
+        self.nat()?;
         self.order(Order::Detach)
     }
-}
 
-/// A block that somebody has, also while it drains.
-pub fn block_record(state: &State, number: u32, shift: u32, closed: &Closed) -> Option<BlockRecord> {
-    let tables = &state.kernel.tables;
-    let block = tables.block(number)?;
-    let word = BlockWord(block.word.get());
-    if !matches!(word.state(), BlockState::Owned | BlockState::Draining) {
-        return None;
-    }
-    let (address, first_port) = block_parts(number, shift);
-    Some(BlockRecord {
-        external_ip: AddressWord(tables.address(address)?.word.get()).addr().into(),
-        first_port,
-        last_port: first_port + ((1u32 << shift) - 1) as u16,
-        host: word.owner().into(),
-        since: state.kernel.clock.time(block.since.get()).into(),
-        ports_used: used_in_block(tables, number, shift, closed),
-    })
-}
-
-fn sweep(last: &Stats, totals: &Totals) -> SweepRecord {
-    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    SweepRecord {
-        passes: last.passes,
-        cpu_us: micros(last.cpu),
-        cpu_us_max: micros(last.cpu_max),
-        bindings_visited: last.visited,
-        expired: totals.expired.load(Relaxed),
-        repaired: totals.repaired.load(Relaxed),
-    }
-}
-
-fn interfaces(topology: &crate::daemon::topology::Topology, mode: Mode) -> Vec<InterfaceRecord> {
-    topology
-        .ports
-        .iter()
-        .map(|port| InterfaceRecord {
-            name: port.name.name.clone(),
-            role: if port.role == ROLE_INSIDE { "inside" } else { "outside" }.into(),
-            mode: match mode {
-                Mode::Native => "native",
-                Mode::Generic => "generic",
-            }
-            .into(),
-            ifindex: port.device.index,
-            mtu: port.device.mtu,
-            vlan: port.name.vlan,
-        })
-        .collect()
-}
-
-fn endpoints<T: nat_common::tables::Tables>(t: &T, index: u32, slot: &Slot) -> (Proto, SocketAddrV4, SocketAddrV4) {
-    let (address, proto, port) = slot_parts(index);
-    let inside = binding::inside_of(slot);
-    let external = t
-        .address(address)
-        .map_or(0, |address| AddressWord(address.word.get()).addr());
-    (
-        geometry::shown(proto),
-        SocketAddrV4::new(inside.addr.into(), inside.port),
-        SocketAddrV4::new(external.into(), port),
-    )
-}
-
-fn traffic(state: &State, index: u32) -> Option<Traffic> {
-    if !state.kernel.capacity.counting {
-        return None;
-    }
-    let traffic = state.kernel.tables.traffic(index)?;
-    Some(Traffic {
-        packets_out: traffic.packets_out.get(),
-        bytes_out: traffic.bytes_out.get(),
-        packets_in: traffic.packets_in.get(),
-        bytes_in: traffic.bytes_in.get(),
-    })
-}
-
-/// Sessions by slot; what has ended and was not freed yet is left out, permissions are no sessions.
-fn sessions_of_slots(state: &State) -> HashMap<u32, u64> {
-    let (tables, numbers, now) = (&state.kernel.tables, state.current().numbers, state.now());
-    let mut counts = HashMap::new();
-    for session in tables.sessions.iter() {
-        let word = SessionWord(session.word.get());
-        if word.0 == 0 || matches!(word.state(), SessionState::Claimed | SessionState::Permission) {
-            continue;
-        }
-        let index = session.slot.get();
-        let live = tables
-            .slot(index)
-            .is_some_and(|slot| SlotWord(slot.word.get()).state() == SlotState::Live);
-        if live && !nat_common::session::stale(tables, &numbers, session, word, now) {
-            *counts.entry(index).or_default() += 1;
+    fn sip(&self) -> Result<&dyn SipService, ServiceError> {
+        match &self.sip {
+            Some(sip) => Ok(sip),
+            None => Err(anyhow!("no SIP server runs here; write [sip] into the configuration and start again").into()),
         }
     }
-    counts
 }

@@ -15,7 +15,7 @@
 //! ```no_run
 //! # use std::{net::Ipv4Addr, sync::Arc};
 //! # use nat_user::{config::Config, dataplane::object, net::{Event, Monitor, Net}};
-//! # use nat_user::slowpath::{*, orphans::KnownDatagrams, outlet::RawSocket, reinject::KernelPrograms};
+//! # use nat_user::slowpath::{*, orphans::KnownDatagrams, outlet::Sockets, reinject::KernelPrograms};
 //! # async fn wire(mut ebpf: aya::Ebpf, config: Config, net: Arc<Net>, table: Box<dyn KnownDatagrams>,
 //! #     interfaces: Vec<nat_common::maps::Interface>, stop: tokio::sync::oneshot::Receiver<()>, event: Event)
 //! #     -> anyhow::Result<()> {
@@ -32,7 +32,7 @@
 //!     interfaces,                             // what the daemon wrote into the map INTERFACES
 //!     table,                                  // nat_common::fragment::find over the shared tables
 //!     reinject: Box::new(programs),
-//!     outlet: Box::new(RawSocket::open()?),
+//!     outlet: Box::new(Sockets::open()?),
 //!     net,
 //! });
 //! let handle = slow_path.handle();
@@ -268,9 +268,16 @@ impl Edge {
     fn execute(&mut self, commands: Vec<Command>) {
         for command in commands {
             match command {
-                Command::Send(message) => {
+                Command::Send { message, link } => {
                     let to = Ipv4Addr::from(message.destination());
-                    match self.outlet.send(message.bytes(), to) {
+                    let sent = match link {
+                        None => self.outlet.send(message.bytes(), to),
+                        Some(link) => {
+                            let frame = [&link.header[..], message.bytes()].concat();
+                            self.outlet.send_frame(&frame, link.device)
+                        }
+                    };
+                    match sent {
                         Ok(()) => self.counters.count(Counter::sent(message.type_and_code())),
                         Err(error) => {
                             self.counters.count(Counter::SendFailed);

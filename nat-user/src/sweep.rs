@@ -12,9 +12,9 @@ mod tests;
 use std::{collections::HashMap, time::Duration};
 
 use nat_common::{
-    binding,
+    binding::{self, Ending},
     config::Config as Numbers,
-    flow::{InsideKey, PROTOCOLS, Proto},
+    flow::PROTOCOLS,
     fragment,
     maps::{
         BlockState, BlockWord, FRAGMENT_BUCKET, HostWord, KIND_DYNAMIC, PORTS, SESSION_BUCKET, Slot, SlotState,
@@ -29,6 +29,9 @@ use crate::pool::{self, Closed};
 
 /// Sessions, fragments and hosts are looked at in every so many passes.
 const SELDOM: u64 = 10;
+/// Most bindings of one pass that are looked up in the index, because their slot says that their time is over: packets from
+/// inside stamp the index. What is left waits for the next pass; for packets it is absent already, if it is over.
+const LOOK_UPS: u32 = 200_000;
 
 /// What a pass found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,6 +114,7 @@ impl Sweeper {
             stats: Stats::default(),
             leases: vec![0; (cfg.addresses << (16 - cfg.block_shift)) as usize],
             odd: HashMap::new(),
+            looked_up: 0,
         };
         pass.slots(&self.odd_slots);
         self.odd_slots = std::mem::take(&mut pass.odd);
@@ -216,6 +220,8 @@ struct Pass<'a, T> {
     leases: Vec<u32>,
     /// What looked wrong in this pass.
     odd: HashMap<u32, u64>,
+    /// Bindings that were looked up in the index.
+    looked_up: u32,
 }
 
 /// What becomes of a used port.
@@ -257,10 +263,13 @@ impl<T: Tables> Pass<'_, T> {
             SlotState::Live => {
                 let over = binding::expiry(self.t, self.cfg, index, slot, word)
                     .is_some_and(|end| now.wrapping_sub(end).cast_signed() >= 0);
-                if over && self.end(index, slot, word, proto) {
-                    self.stats.resting += 1;
-                    self.stats.expired += 1;
-                    return Fate::Lease;
+                if over && self.looked_up < LOOK_UPS {
+                    self.looked_up += 1;
+                    if self.end(index, word) {
+                        self.stats.resting += 1;
+                        self.stats.expired += 1;
+                        return Fate::Lease;
+                    }
                 }
                 self.stats.bindings[proto as usize] += 1;
                 if slot.kind.get() == KIND_DYNAMIC {
@@ -290,18 +299,15 @@ impl<T: Tables> Pass<'_, T> {
         }
     }
 
-    /// Ends a binding, unless a packet has just refreshed it.
-    fn end(&self, index: u32, slot: &Slot, word: SlotWord, proto: Proto) -> bool {
-        let key = InsideKey {
-            proto,
-            inside: binding::inside_of(slot),
+    /// Ends a binding, unless it was used later than its slot says, or a packet uses it in this moment.
+    fn end(&self, index: u32, word: SlotWord) -> bool {
+        let ending = Ending {
+            word,
+            next: SlotWord::new(SlotState::Resting, word.generation(), self.round.now),
+            spare: 0,
+            reserved: 0,
         };
-        let resting = SlotWord::new(SlotState::Resting, word.generation(), self.round.now);
-        let ended = slot.word.replace(word.0, resting.0);
-        if ended {
-            binding::forget(self.t, self.cfg, &key, index);
-        }
-        ended
+        binding::end(self.t, self.cfg, index, &ending, self.round.now)
     }
 
     /// Frees a slot and its port, unless a packet has just taken it.

@@ -26,12 +26,18 @@ impl Prefix {
         Prefix { addr, len: 32 }
     }
 
-    /// The prefix of length `len` (0 to 32) that `addr` lies in; `None` if `len` is more than 32.
-    pub fn containing(addr: Ipv4Addr, len: u8) -> Option<Prefix> {
-        (len <= 32).then(|| Prefix {
+    /// The prefix of length `len` that `addr` lies in; lengths above 32 count as 32.
+    pub fn new(addr: Ipv4Addr, len: u8) -> Prefix {
+        let len = len.min(32);
+        Prefix {
             addr: Ipv4Addr::from(u32::from(addr) & mask(len)),
             len,
-        })
+        }
+    }
+
+    /// The prefix of length `len` (0 to 32) that `addr` lies in; `None` if `len` is more than 32.
+    pub fn containing(addr: Ipv4Addr, len: u8) -> Option<Prefix> {
+        (len <= 32).then(|| Prefix::new(addr, len))
     }
 
     /// The netmask as a number in host order.

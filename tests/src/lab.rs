@@ -5,6 +5,7 @@
 //!                         switch ── in0 .1 [ router ] out0 .1 .2 … ──┴─ switch
 //!  deep 10.9.0.10 ── ir .254┘                                        └── or .250 ── far 198.51.100.10
 //!          g1 192.168.2.10 ─────── in1 .1           out1 .1 ──────────── p1 192.0.2.100
+//!                                                                         outside switch ── n1 .201 ── f1 192.168.7.10
 //! ```
 //!
 //! Outside hosts have no route to the inside networks: what leaves untranslated is seen by them and never answered.
@@ -32,6 +33,8 @@ pub const EXTERNAL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 pub const SECOND_EXTERNAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The router inside, on the inside switch.
 pub const INSIDE_ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 254);
+/// The private address of every foreign NAT.
+pub const FOREIGN_GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 1);
 /// The router outside, on the outside switch.
 pub const OUTSIDE_ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 250);
 /// The inside router's address towards `deep`.
@@ -79,9 +82,37 @@ pub struct LabBuilder {
     cold: bool,
     direct: bool,
     offloads: Offloads,
+    outside: OutsideNetwork,
+    foreign_nats: u8,
+}
+
+/// The addresses of the network outside.
+#[derive(Clone, Copy, Debug)]
+struct OutsideNetwork {
+    /// The router's first address.
+    external: Ipv4Addr,
+    /// That of `o1`; others follow it.
+    first_host: Ipv4Addr,
+    /// Length of the prefix that they share.
+    length: u8,
 }
 
 impl LabBuilder {
+    /// Another network outside than 203.0.113.0/24: the router's first address in it, that of `o1`, and the prefix length.
+    pub fn outside_network(mut self, external: Ipv4Addr, first_host: Ipv4Addr, length: u8) -> Self {
+        self.outside = OutsideNetwork {
+            external,
+            first_host,
+            length,
+        };
+        self
+    }
+    /// Adds routers `n1`, `n2` … (at most 9) on the outside switch, and behind each a host `f1`, `f2` …, all of which have the
+    /// same private address 192.168.7.10. They translate by nftables masquerade, with conntrack's timeouts.
+    pub fn foreign_nats(mut self, count: u8) -> Self {
+        self.foreign_nats = count;
+        self
+    }
     /// Hosts `h1`, `h2` … on the inside switch, at 192.168.1.10 and up (at most 200).
     pub fn inside_hosts(mut self, count: u8) -> Self {
         self.inside_hosts = count;
@@ -172,6 +203,15 @@ impl LabBuilder {
             !self.direct || !(self.inside_router || self.far_mtu.is_some()),
             "a direct lab has no further routers"
         );
+        ensure!(self.foreign_nats <= 9, "at most 9 foreign NATs");
+        ensure!(
+            !self.direct || self.foreign_nats == 0,
+            "a direct lab has no foreign NATs"
+        );
+        ensure!(
+            self.far_mtu.is_none() || self.outside.external == EXTERNAL,
+            "the outside router is in 203.0.113.0/24"
+        );
         let prefix = self.prefix.clone().unwrap_or_else(unique_prefix);
         construction::build(prefix, self)
     }
@@ -189,7 +229,9 @@ pub struct Lab {
     far: Option<Host>,
     second_inside: Option<Host>,
     second_outside: Option<Host>,
+    foreign: Vec<(Host, Host)>,
     others: Vec<(&'static str, Namespace)>,
+    external: Ipv4Addr,
     external_addresses: u8,
     cold: bool,
 }
@@ -212,6 +254,12 @@ impl Lab {
             cold: false,
             direct: false,
             offloads: Offloads::Xdp,
+            outside: OutsideNetwork {
+                external: EXTERNAL,
+                first_host: Ipv4Addr::new(203, 0, 113, 100),
+                length: 24,
+            },
+            foreign_nats: 0,
         }
     }
 
@@ -249,6 +297,21 @@ impl Lab {
             .expect("the lab was built without .second_outside()")
     }
 
+    /// Foreign NAT `n1`, `n2` …, with its outside address. Panics if the lab has no such NAT.
+    pub fn n(&self, number: usize) -> &Host {
+        &self.foreign_pair(number).0
+    }
+
+    /// The host behind foreign NAT `n1`, `n2` …. Panics if the lab has no such NAT.
+    pub fn f(&self, number: usize) -> &Host {
+        &self.foreign_pair(number).1
+    }
+
+    fn foreign_pair(&self, number: usize) -> &(Host, Host) {
+        let pair = number.checked_sub(1).and_then(|at| self.foreign.get(at));
+        pair.unwrap_or_else(|| panic!("foreign NAT {number} of {}: raise .foreign_nats()", self.foreign.len()))
+    }
+
     /// A namespace by its role: `router`, `ir`, `or`, `inside` and `outside` (the switches). Panics if it is not there.
     pub fn other(&self, role: &str) -> &Namespace {
         let found = self.others.iter().find(|(name, _)| *name == role).map(|(_, ns)| ns);
@@ -262,7 +325,7 @@ impl Lab {
             "the lab has {} external addresses",
             self.external_addresses
         );
-        offset(EXTERNAL, index)
+        offset(self.external, index)
     }
 
     /// The router's inside interfaces.
@@ -320,7 +383,9 @@ impl Lab {
         let single = single
             .into_iter()
             .filter_map(|(name, host)| Some((name.to_string(), host.as_ref()?)));
-        inside.chain(outside).chain(single).collect()
+        let foreign = (1..).zip(&self.foreign);
+        let foreign = foreign.flat_map(|(at, (nat, host))| [(format!("n{at}"), nat), (format!("f{at}"), host)]);
+        inside.chain(outside).chain(single).chain(foreign).collect()
     }
 
     /// All namespaces with the role that their name ends in: hosts, routers and switches.

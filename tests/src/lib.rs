@@ -44,6 +44,7 @@ pub mod packet;
 pub mod parse;
 pub mod programs;
 pub mod router;
+pub mod sip;
 pub mod sipnat;
 pub mod sockets;
 pub mod stale;

@@ -50,6 +50,41 @@ pub fn http_server(host: &Host, port: u16, directory: &Path) -> Result<Server> {
 
 /// `dnsmasq --no-daemon` that answers for these names and no others.
 pub fn dnsmasq(host: &Host, records: &[(&str, Ipv4Addr)]) -> Result<Server> {
+    let records: Vec<Record> = records
+        .iter()
+        .map(|(name, address)| Record::A(name, *address))
+        .collect();
+    dns(host, &records)
+}
+
+/// A DNS record, with the fields in the order of its RFC.
+#[derive(Clone, Copy, Debug)]
+pub enum Record<'a> {
+    /// Name and address.
+    A(&'a str, Ipv4Addr),
+    /// RFC 2782: name (`_sip._udp.net.com`), priority, weight, port, target.
+    Srv(&'a str, u16, u16, u16, &'a str),
+    /// RFC 3403: name, order, preference, flags, services (`SIP+D2U`), replacement; without a regular expression.
+    Naptr(&'a str, u16, u16, &'a str, &'a str, &'a str),
+}
+
+impl Record<'_> {
+    /// The argument of dnsmasq.
+    fn argument(&self) -> String {
+        match self {
+            Self::A(name, address) => format!("--host-record={name},{address}"),
+            Self::Srv(name, priority, weight, port, target) => {
+                format!("--srv-host={name},{target},{port},{priority},{weight}")
+            }
+            Self::Naptr(name, order, preference, flags, services, replacement) => {
+                format!("--naptr-record={name},{order},{preference},{flags},{services},,{replacement}")
+            }
+        }
+    }
+}
+
+/// `dnsmasq --no-daemon` that answers with these records and no others.
+pub fn dns(host: &Host, records: &[Record]) -> Result<Server> {
     let mut args: Vec<String> = [
         "--no-daemon",
         "--conf-file=/dev/null",
@@ -63,11 +98,7 @@ pub fn dnsmasq(host: &Host, records: &[(&str, Ipv4Addr)]) -> Result<Server> {
     .map(String::from)
     .into();
     args.push(format!("--listen-address={}", host.ip));
-    args.extend(
-        records
-            .iter()
-            .map(|(name, address)| format!("--host-record={name},{address}")),
-    );
+    args.extend(records.iter().map(Record::argument));
     let mut child = host.spawn("dnsmasq", &args)?;
     child.wait_log("started", SOON)?;
     Ok(Server {

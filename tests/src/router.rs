@@ -68,6 +68,7 @@ pub struct NatConfig {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) detached: Option<PathBuf>,
     pub(crate) binary: Option<PathBuf>,
+    pub(crate) cpus: Option<String>,
     lifetime_scale: Option<f64>,
     nft: Option<String>,
 }
@@ -104,6 +105,11 @@ impl NatConfig {
     /// Runs this binary instead of the one that [`crate::sipnat::binary`] finds.
     pub fn binary(mut self, path: &Path) -> Self {
         self.binary = Some(path.into());
+        self
+    }
+    /// Runs the daemon on these cores only, as `taskset` names them.
+    pub fn cpus(mut self, cpus: &str) -> Self {
+        self.cpus = Some(cpus.into());
         self
     }
     /// Lets the daemon outlive this process, with its files and its log in this directory.

@@ -127,7 +127,14 @@ impl Daemon {
     /// Starts `sipnat run` once more beside whatever runs, with further arguments, and does not wait for anything:
     /// for tests of wrong starts.
     pub fn spawn(&self, more: &[&str]) -> Result<Child> {
-        let mut command = self.ns.command(&self.binary);
+        let mut command = match &self.config.cpus {
+            Some(cpus) => {
+                let mut command = self.ns.command("taskset");
+                command.args(["-c", cpus]).arg(&self.binary);
+                command
+            }
+            None => self.ns.command(&self.binary),
+        };
         command
             .args(["run", "--config"])
             .arg(self.config_file())

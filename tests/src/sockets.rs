@@ -199,6 +199,28 @@ pub fn tcp_echo(stream: &mut TcpStream, text: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// What [`is_bound`] asks about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Udp,
+    /// A listening socket.
+    Tcp,
+}
+
+/// Whether some IPv4 socket of the namespace has this port, whoever's it is.
+pub fn is_bound(ns: &Namespace, protocol: Protocol, port: u16) -> bool {
+    let (file, state) = match protocol {
+        Protocol::Udp => ("udp", None),
+        Protocol::Tcp => ("tcp", Some("0A")),
+    };
+    let table = ns.enter(|| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")));
+    let port = format!(":{port:04X}");
+    table.unwrap_or_default().lines().skip(1).any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.len() > 3 && words[1].ends_with(&port) && state.is_none_or(|state| words[3] == state)
+    })
+}
+
 /// Any address, any port.
 pub const ANY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 

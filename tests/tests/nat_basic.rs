@@ -76,6 +76,35 @@ fn detach_leaves_nothing() {
     .unwrap();
 }
 
+/// What has no room is refused before anything is changed, however late it would have been noticed.
+#[test]
+fn a_reload_without_room_changes_nothing() {
+    let lab = Lab::builder().build().unwrap();
+    let mut nat = lab.start_nat_as(Nat::Sipnat, "").unwrap();
+    let echo = UdpEcho::start(lab.o(1), 7).unwrap();
+    let socket = host_udp(lab.h(1), 5060).unwrap();
+    // The data path knows 4096 addresses of the router's own.
+    let addresses = |verb: &str| -> Vec<String> {
+        let each = |n: u32| format!("addr {verb} 10.77.{}.{}/32 dev lo", n >> 8, n & 255);
+        (0..4100).map(each).collect()
+    };
+    lab.router.ip_batch(&addresses("add")).unwrap();
+    let config = "[nat]\nbypass = [\"203.0.113.0/24\"]\n\
+        [[policy.rule]]\naction = \"deny\"\ndirection = \"out\"\nprotocol = \"udp\"\ndestination_ports = \"7\"\n";
+    nat.daemon().write_config(&lab.complete(config)).unwrap();
+    let refused = nat.sipnat(&["reload"]).unwrap();
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1));
+    for part in ["nothing has changed", "addresses", "room for 4096"] {
+        assert!(text.contains(part), "{part:?} is missing in {text}");
+    }
+    // Neither the bypass nor the policy is in force, and translation goes on.
+    assert_eq!(*seen_by(&echo, &socket).unwrap().ip(), lab.external(0));
+    lab.router.ip_batch(&addresses("del")).unwrap();
+    let applied = nat.sipnat(&["reload"]).unwrap();
+    assert!(applied.status.success(), "{applied:?}");
+}
+
 #[test]
 fn forwards_are_added_reloaded_and_deleted() {
     let lab = Lab::builder().build().unwrap();

@@ -9,6 +9,8 @@ mod life;
 mod links;
 #[path = "scenarios/policy.rs"]
 mod policy;
+#[path = "scenarios/registrations.rs"]
+mod registrations;
 
 use serde_json::Value;
 use tests::prelude::*;

@@ -7,6 +7,8 @@
 //! elsewhere on its way would show, and makes the measurement fail.
 
 #[cfg(feature = "bench")]
+mod document;
+#[cfg(feature = "bench")]
 mod expiry;
 #[cfg(feature = "bench")]
 mod figures;
@@ -33,6 +35,8 @@ mod prog;
 #[cfg(feature = "bench")]
 mod report;
 #[cfg(feature = "bench")]
+mod sip;
+#[cfg(feature = "bench")]
 mod stand;
 
 use anyhow::Result;
@@ -47,6 +51,7 @@ pub fn run(command: &Bench) -> Result<()> {
     match command {
         Bench::Nat(options) => nat::run(options),
         Bench::Prog(options) => prog::run(options),
+        Bench::Sip(options) => sip::run(options),
     }
 }
 

@@ -2,10 +2,13 @@
 
 use anyhow::Result;
 
-use crate::run::{binary, cargo, step};
+use crate::run::{binary, cargo, prepared, step};
 
 /// Builds `target/release/sipnat`.
 pub fn run() -> Result<()> {
+    if prepared() {
+        return Ok(());
+    }
     step("build sipnat", &mut cargo(["build", "--release", "-p", "nat-user"]))?;
     eprintln!("the binary is {}", binary().display());
     Ok(())

@@ -32,6 +32,8 @@ pub enum Command {
     Verifier,
     /// Runs every fuzz target of the data path for a bounded time
     Fuzz(Fuzz),
+    /// Boots another kernel of Debian's in an emulator and runs tests of the NAT there, also those that need VLAN interfaces
+    Vm(Vm),
     /// What continuous integration runs: the same as test
     Ci,
 }
@@ -43,6 +45,21 @@ pub struct Fuzz {
     pub seconds: u32,
     /// Only this target
     pub target: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Vm {
+    /// Only tests with this in their names
+    pub filter: Option<String>,
+    /// Which kernel, by the beginning of its version
+    #[arg(long, value_name = "VERSION", default_value = "6.12")]
+    pub kernel: String,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "N", default_value_t = 1800, value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: u32,
+    /// Memory of the machine in MiB
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(512..))]
+    pub memory: u32,
 }
 
 #[derive(Debug, Subcommand)]
@@ -69,10 +86,12 @@ pub struct LabUp {
 
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    /// Compares sipnat with nftables, plain forwarding and a bare redirect, side by side; writes docs/performance.md
+    /// Compares sipnat with nftables, plain forwarding and a bare redirect, side by side; writes its section of docs/performance.md
     Nat(BenchNat),
     /// Nanoseconds per packet of the programs themselves, by BPF_PROG_TEST_RUN
     Prog(BenchProg),
+    /// Compares sipnat's SIP server with kamailio, under the same load; writes its section of docs/performance.md
+    Sip(BenchSip),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -112,6 +131,44 @@ pub struct BenchProg {
     /// Bindings that the random packets hit
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub flows: u32,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct BenchSip {
+    /// Fewer phones and shorter rounds: shows that everything works, not how fast it is
+    #[arg(long)]
+    pub quick: bool,
+    /// Only these parts
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    pub only: Vec<BenchSipPart>,
+    /// Only these servers
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "SERVER")]
+    pub servers: Vec<BenchServer>,
+    /// The core that the server has for itself [default: the last one]
+    #[arg(long)]
+    pub cpu: Option<usize>,
+    /// Where to write the figures instead of docs/performance.md; nothing is written if parts or servers are chosen or with
+    /// --quick, unless this is given
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<std::path::PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchSipPart {
+    /// REGISTER refreshes per CPU-second
+    Refreshes,
+    /// Proxied calls per CPU-second
+    Calls,
+    /// Memory per registration
+    Memory,
+    /// CPU for keeping paths open
+    Paths,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchServer {
+    Kamailio,
+    Sipnat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

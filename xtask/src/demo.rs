@@ -1,14 +1,15 @@
 //! `cargo xtask demo`: from nothing to a running NAT with real programs through it.
 
 mod acts;
+mod telephone;
 mod voice;
 
-use std::{env, time::Instant};
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use tests::{link::Offloads, prelude::*, programs};
 
-use crate::run::{as_root, binary, is_root};
+use crate::run::{again_as_root, binary, is_root};
 use crate::{build, setup};
 
 /// What the demo stands on.
@@ -33,6 +34,10 @@ const ACTS: &[Act] = &[
     ),
     ("the tables", acts::tables),
     ("the end: detach leaves nothing", acts::detach),
+    (
+        "telephones: a phone behind a NAT registers, is called, and stays reachable",
+        |_| telephone::run(),
+    ),
 ];
 
 /// Sets up, builds, runs the acts, cleans up. An error if any act failed.
@@ -40,16 +45,7 @@ pub fn run() -> Result<()> {
     setup::run()?;
     build::run()?;
     if !is_root() {
-        let me = env::current_exe().context("find the path of xtask itself")?;
-        let status = as_root(
-            "the demo makes network namespaces and loads programs into the kernel",
-            &[&me.display().to_string(), "demo"],
-        )?
-        .status()?;
-        if !status.success() {
-            bail!("the demo failed");
-        }
-        return Ok(());
+        return again_as_root("making network namespaces and loading programs into the kernel");
     }
     let stage = set_stage()?;
     play(stage)

@@ -12,7 +12,7 @@ use tests::router::{Nat, NatConfig};
 use tests::{ns, sipnat};
 
 use crate::cli::{self, LabNat, LabUp};
-use crate::run::{as_root, binary, is_root};
+use crate::run::{again_as_root, binary, is_root};
 use crate::{build, setup};
 use state::State;
 
@@ -22,7 +22,7 @@ pub fn run(command: &cli::Lab) -> Result<()> {
         prepare(up)?;
     }
     if !is_root() {
-        return again_as_root();
+        return again_as_root("making and entering network namespaces");
     }
     match command {
         cli::Lab::Up(up) => self::up(up),
@@ -37,18 +37,6 @@ fn prepare(up: &LabUp) -> Result<()> {
     match up.nat {
         LabNat::Sipnat => build::run(),
         LabNat::Nftables => Ok(()),
-    }
-}
-
-fn again_as_root() -> Result<()> {
-    let own = std::env::current_exe()?.display().to_string();
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let words = [vec!["env", &*own], args.iter().map(String::as_str).collect()].concat();
-    let status = as_root("making and entering network namespaces", &words)?.status()?;
-    if status.success() {
-        Ok(())
-    } else {
-        bail!("the command run as root ended with {status}")
     }
 }
 

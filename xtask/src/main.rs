@@ -11,6 +11,7 @@ mod scorecard;
 mod setup;
 mod test;
 mod verifier;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Scorecard => scorecard::run(),
         Command::Bench(bench) => bench::run(&bench),
         Command::Verifier => verifier::run(),
+        Command::Vm(options) => vm::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

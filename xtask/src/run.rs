@@ -27,6 +27,36 @@ pub fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     command
 }
 
+/// Builds a test program of the crate `tests` and returns its path.
+pub fn test_binary(name: &str) -> Result<String> {
+    let mut command = cargo([
+        "test",
+        "-p",
+        "tests",
+        "--test",
+        name,
+        "--no-run",
+        "--message-format",
+        "json",
+    ]);
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("build the tests {name}"))?;
+    if !output.status.success() {
+        bail!("the tests {name} do not build");
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let executable = |line: &str| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let ours = message["target"]["name"] == name;
+        message["executable"].as_str().filter(|_| ours).map(String::from)
+    };
+    text.lines()
+        .find_map(executable)
+        .with_context(|| format!("cargo names no binary of the tests {name}"))
+}
+
 /// Announces a step, runs it with its output shown, and says how long it took. A failure is an error.
 pub fn step(what: &str, command: &mut Command) -> Result<()> {
     let shown = shown(command);
@@ -57,6 +87,13 @@ pub fn output_of(program: &str, args: &[&str]) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// The target that rustc builds for by default.
+pub fn host() -> Result<String> {
+    let version = output_of("rustc", &["-vV"]).context("ask rustc for its host")?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(String::from).context("rustc names no host")
+}
+
 /// Whether a program of that name can be found.
 pub fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -73,9 +110,33 @@ pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
+/// Set for what runs as root in a user's name: setup and build are done, with the user's rights, and root's PATH has no cargo.
+pub const PREPARED: &str = "SIPNAT_XTASK_PREPARED";
+
+/// Whether setup and build have been done by whoever started this.
+pub fn prepared() -> bool {
+    std::env::var_os(PREPARED).is_some()
+}
+
+/// Runs this same command as root, without setup and build.
+pub fn again_as_root(why: &str) -> Result<()> {
+    let own = std::env::current_exe().context("find the path of xtask itself")?;
+    let status = as_root(why, &words_again(&own.display().to_string(), std::env::args().skip(1)))?.status()?;
+    if status.success() {
+        return Ok(());
+    }
+    bail!("the command run as root ended with {status}")
+}
+
+fn words_again(own: &str, args: impl Iterator<Item = String>) -> Vec<String> {
+    let first = ["env".into(), format!("{PREPARED}=1"), own.into()];
+    first.into_iter().chain(args).collect()
+}
+
 /// A command that runs as root: by itself if we are, through sudo otherwise, which then says why.
 /// Without sudo, the error gives the command to run by hand.
-pub fn as_root(why: &str, args: &[&str]) -> Result<Command> {
+pub fn as_root<S: AsRef<str>>(why: &str, args: &[S]) -> Result<Command> {
+    let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
     let (program, rest) = args.split_first().expect("a command has a program");
     if is_root() {
         let mut command = Command::new(program);
@@ -97,4 +158,29 @@ pub fn as_root(why: &str, args: &[&str]) -> Result<Command> {
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_again_as_root_needs_no_cargo() {
+        let words = words_again(
+            "/src/target/debug/xtask",
+            ["lab", "up", "--phones", "3"].map(String::from).into_iter(),
+        );
+        assert_eq!(
+            words,
+            [
+                "env",
+                "SIPNAT_XTASK_PREPARED=1",
+                "/src/target/debug/xtask",
+                "lab",
+                "up",
+                "--phones",
+                "3"
+            ]
+        );
+    }
 }

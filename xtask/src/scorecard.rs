@@ -14,7 +14,7 @@ use tests::router::NAT_VARIABLE;
 use tests::sipnat::BINARY_VARIABLE;
 
 use crate::build;
-use crate::run::{as_root, binary, cargo, is_root, root};
+use crate::run::{as_root, binary, is_root, root, test_binary};
 use report::Column;
 use requirements::REQUIREMENTS;
 use results::Results;
@@ -36,7 +36,7 @@ pub fn run() -> Result<()> {
             binary()
         }
     };
-    let tests = test_binary()?;
+    let tests = test_binary("rfc")?;
     check_table(&names(&tests)?)?;
     let mut columns = Vec::new();
     for nat in NATS {
@@ -63,34 +63,6 @@ pub fn run() -> Result<()> {
         failed.join("\n")
     );
     Ok(())
-}
-
-/// Builds the tests and returns the path of their binary.
-fn test_binary() -> Result<String> {
-    let mut command = cargo([
-        "test",
-        "-p",
-        "tests",
-        "--test",
-        "rfc",
-        "--no-run",
-        "--message-format",
-        "json",
-    ]);
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .context("build the requirement tests")?;
-    ensure!(output.status.success(), "the requirement tests do not build");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let executable = |line: &str| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let ours = message["target"]["name"] == "rfc";
-        message["executable"].as_str().filter(|_| ours).map(String::from)
-    };
-    text.lines()
-        .find_map(executable)
-        .context("cargo names no binary of the requirement tests")
 }
 
 fn names(tests: &str) -> Result<BTreeSet<String>> {

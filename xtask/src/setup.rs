@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: finds out what is missing and installs it. Quick when nothing is.
 
 mod linker;
-mod packages;
+pub mod packages;
 mod toolchain;
 
 use std::time::Instant;
@@ -13,6 +13,9 @@ use anyhow::Result;
 /// Nothing of the host's configuration is changed: no sysctl, no mount, no service left running. Tests mount a bpffs of
 /// their own.
 pub fn run() -> Result<()> {
+    if crate::run::prepared() {
+        return Ok(());
+    }
     let start = Instant::now();
     let mut installed = toolchain::ensure()?;
     installed |= packages::ensure()?;

@@ -2,12 +2,16 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::run::{binary, cargo, is_root, output_of, step};
-use crate::{build, setup};
+use crate::cli::Fuzz;
+use crate::run::{PREPARED, binary, cargo, host, is_root, step};
+use crate::{bench, build, fuzz, setup};
 
-/// Sets up, builds, and runs format, lints, documentation and all tests. Ends at the first failure.
+/// Enough to run through the seeds and a good many changes of them.
+const FUZZ_SECONDS: u32 = 3;
+
+/// Sets up, builds, and runs format, lints, documentation, all tests, and the fuzz targets for a moment. Ends at the first failure.
 pub fn run() -> Result<()> {
     let start = Instant::now();
     setup::run()?;
@@ -29,14 +33,20 @@ pub fn run() -> Result<()> {
     #[rustfmt::skip]
     let ebpf = [
         "clippy", "-p", "nat-ebpf", "--target", "bpfel-unknown-none", "-Z", "build-std=core", "--release",
-        "--", "-D", "warnings",
+        "--features", "log", "--", "-D", "warnings",
     ];
     step("lints of the kernel program", &mut cargo(ebpf))?;
     step(
         "documentation",
         cargo(["doc", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "-Dwarnings"),
     )?;
+    // As the user, because the tests may run as root, who has no cargo.
+    bench::object::build()?;
     tests()?;
+    fuzz::run(&Fuzz {
+        seconds: FUZZ_SECONDS,
+        target: None,
+    })?;
     eprintln!(
         "\nAll checks and tests passed in {:.0} s.",
         start.elapsed().as_secs_f64()
@@ -64,15 +74,13 @@ fn tests() -> Result<()> {
         "xtask/bench",
     ]);
     // Errors are values here, with context; a backtrace for each of them would bury it.
-    command.env("SIPNAT_BIN", binary()).env("RUST_LIB_BACKTRACE", "0");
+    command
+        .env("SIPNAT_BIN", binary())
+        .env("RUST_LIB_BACKTRACE", "0")
+        .env(PREPARED, "1");
     if !is_root() {
         eprintln!("sudo: the tests make network namespaces and load programs into the kernel, which needs root");
-        let version = output_of("rustc", &["-vV"]).context("ask rustc for its host")?;
-        let host = version
-            .lines()
-            .find_map(|line| line.strip_prefix("host: "))
-            .context("rustc names no host")?;
-        let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
+        let variable = format!("CARGO_TARGET_{}_RUNNER", host()?.to_uppercase().replace('-', "_"));
         command.env(variable, "sudo -E");
     }
     step("tests", &mut command)

@@ -138,6 +138,8 @@ pub struct Setup {
     pub flags: u32,
     /// Largest MSS; 0 for any.
     pub mss: u32,
+    /// Remote ports where registrations are watched.
+    pub watch: Vec<u16>,
     /// Buckets of the binding index, a power of two.
     pub index_buckets: u32,
     /// Buckets of the session table, a power of two.
@@ -180,6 +182,7 @@ impl Default for Setup {
             seconds: SECONDS,
             flags: FLAG_HAIRPIN,
             mss: 0,
+            watch: Vec::new(),
             index_buckets: 4096,
             session_buckets: 4096,
             fragment_buckets: 64,
@@ -252,6 +255,7 @@ impl Setup {
             dice: AtomicU64::new(self.seed),
             ids: AtomicU32::new(self.seed as u32),
             events: Mutex::new(Vec::new()),
+            copies: Mutex::new(Vec::new()),
         };
         for (index, &external) in (0..).zip(&self.externals) {
             self.fill(&tables, index, external);
@@ -281,6 +285,7 @@ impl Setup {
             blocks_per_host: self.quota,
             rest: s.rest * TICKS,
             refresh: s.refresh * TICKS,
+            ahead: s.refresh * TICKS,
             route_age: s.route_age * TICKS,
             udp: s.udp * TICKS,
             tcp_established: s.tcp_established * TICKS,
@@ -290,6 +295,7 @@ impl Setup {
             fragment: s.fragment * TICKS,
             flags,
             mss: self.mss,
+            watch: crate::watch::word(&self.watch),
             policy_len: self.rules.len() as u32,
             filtering: Proto::ALL.map(filtering).iter().sum(),
             ticks_per_second: TICKS,

@@ -1,21 +1,23 @@
 //! `Tables` over plain memory. All cells are atomic, so several threads may run packets on one `MemTables`.
 
 use super::setup::{Path, Prefix};
-use crate::binding;
 use crate::config::{Config, FOREVER, State};
 use crate::event::Event;
 use crate::flow::{Endpoint, InsideKey, Proto, Side};
 use crate::hash::mix;
+use crate::index;
 use crate::maps::{
     Address, AddressWord, Block, Bucket, Destination, Fragment, Host, Interface, KIND_STATIC, Session, Slot, SlotState,
     SlotWord, Traffic,
 };
+use crate::packet::Packet;
 use crate::policy::Rule;
 use crate::ports::{slot_index, used_place};
 use crate::raw::Word64;
 use crate::tables::{Route, RouteKind, Tables};
 use crate::translate::process;
 use crate::verdict::Verdict;
+use crate::watch::{self, Copied, MAX_LEN, NOT, Seen};
 use std::boxed::Box;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -69,6 +71,7 @@ pub struct MemTables {
     pub(super) dice: AtomicU64,
     pub(super) ids: AtomicU32,
     pub(super) events: Mutex<Vec<Event>>,
+    pub(super) copies: Mutex<Vec<(Copied, Vec<u8>)>>,
 }
 
 impl MemTables {
@@ -107,6 +110,11 @@ impl MemTables {
         core::mem::take(&mut self.events.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The registrations that the daemon got copies of since this was asked last.
+    pub fn copies(&self) -> Vec<(Copied, Vec<u8>)> {
+        core::mem::take(&mut self.copies.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The external address number `index` becomes `to`, as after a redial: bindings on it are dead.
     pub fn change_address(&mut self, index: u32, to: u32) {
         let entry = self.address(index).expect("an external address");
@@ -129,9 +137,9 @@ impl MemTables {
     /// A static forward, as the daemon would make it.
     pub fn forward(&self, proto: Proto, external: Endpoint, inside: Endpoint) {
         let address = self.external(external.addr).expect("an external address");
-        let index = slot_index(address, proto, external.port);
-        let slot = self.slot(index).expect("a slot");
-        let (word, bit) = used_place(index);
+        let number = slot_index(address, proto, external.port);
+        let slot = self.slot(number).expect("a slot");
+        let (word, bit) = used_place(number);
         self.used_ports(word).expect("a word").or(bit);
         let generation = SlotWord(slot.word.get()).generation().wrapping_add(1);
         slot.inside_addr.set(inside.addr);
@@ -140,7 +148,7 @@ impl MemTables {
         slot.lifetime.set(FOREVER);
         slot.created.set(self.time());
         slot.word.set(SlotWord::new(SlotState::Live, generation, self.time()).0);
-        binding::insert(self, self.active(), &InsideKey { proto, inside }, index);
+        index::insert(self, self.active(), &InsideKey { proto, inside }, number, self.time());
     }
 
     /// How many slots there are.
@@ -178,7 +186,7 @@ impl Tables for MemTables {
         mix(self.dice.fetch_add(1, SeqCst), 0x1234_5678_9abc_def0) as u32
     }
 
-    fn next_id(&self) -> u16 {
+    fn next_id(&self, _cpus: u32) -> u16 {
         self.ids.fetch_add(1, SeqCst) as u16
     }
 
@@ -296,6 +304,26 @@ impl Tables for MemTables {
 
     fn event(&self, event: Event) {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+
+    fn watch<P: Packet>(&self, p: &mut P, seen: &Seen, _: u32) {
+        let Some(slot) = self.slot(seen.slot) else { return };
+        let generation = watch::wanted(slot, seen);
+        if generation == NOT || !watch::begins(p, seen) {
+            return;
+        }
+        let copied = Copied {
+            seen: *seen,
+            generation: generation as u16,
+            reserved: 0,
+        };
+        let places = (0..usize::from(seen.len).min(MAX_LEN)).map(|at| usize::from(seen.offset) + at);
+        let bytes = places.map_while(|at| p.at::<u8>(at).copied()).collect();
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        copies.push((copied, bytes));
+        if seen.outbound() {
+            watch::watch(slot, generation as u16, true);
+        }
     }
 }
 

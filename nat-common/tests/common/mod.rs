@@ -1,6 +1,6 @@
 //! What several test programs use: a sweeper as the daemon has one, and an audit of all tables.
 
-use nat_common::binding::{self, expiry};
+use nat_common::binding::{self, Ending, expiry};
 use nat_common::flow::{Endpoint, InsideKey, Proto};
 use nat_common::maps::{BlockState, BlockWord, HostWord, KIND_DYNAMIC, MAX_BLOCKS_PER_HOST, SlotState, SlotWord};
 use nat_common::memory::MemTables;
@@ -43,17 +43,14 @@ fn sweep_slot(t: &MemTables, index: u32) {
             if (now.wrapping_sub(end) as i32) < 0 {
                 return;
             }
-            let key = InsideKey {
-                proto: slot_parts(index).1,
-                inside: Endpoint::new(slot.inside_addr.get(), slot.inside_port.get()),
+            let ending = Ending {
+                word,
+                next: SlotWord::new(SlotState::Resting, word.generation(), end),
+                spare: 0,
+                reserved: 0,
             };
-            // A packet that used the binding since has changed the word.
-            if slot
-                .word
-                .replace(word.0, SlotWord::new(SlotState::Resting, word.generation(), end).0)
-            {
-                binding::forget(t, cfg, &key, index);
-            }
+            // A packet that used the binding since keeps it.
+            binding::end(t, cfg, index, &ending, now);
         }
         SlotState::Resting
             if now.wrapping_sub(word.stamp()) >= cfg.rest

@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::{
     Action, BlockLogTarget, Filtering, FlowDirection, Interface, MssClamp, PortRange, Prefix, Rate, Refresh, Refuse,
-    XdpMode,
+    XdpMode, sip,
     text::{ExternalPorts, InsidePorts, PortList, Text},
 };
 
@@ -22,7 +22,7 @@ pub type At<T> = Option<Spanned<T>>;
 #[serde(default, deny_unknown_fields)]
 pub struct Raw {
     pub daemon: Daemon,
-    pub nat: Nat,
+    pub nat: Option<Nat>,
     pub ports: Ports,
     pub filtering: FilteringByProto,
     pub lifetimes: Lifetimes,
@@ -32,6 +32,7 @@ pub struct Raw {
     pub fragments: Fragments,
     pub log: Log,
     pub metrics: Metrics,
+    pub sip: Option<Spanned<sip::raw::Sip>>,
 }
 
 #[derive(Default, Deserialize)]

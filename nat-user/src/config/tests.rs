@@ -35,6 +35,7 @@ fn defaults() -> Config {
         fragments: Fragments::default(),
         log: Log::default(),
         metrics: Metrics::default(),
+        sip: None,
     }
 }
 
@@ -85,6 +86,7 @@ fn the_examples_of_the_sample_are_valid() {
     assert_eq!(config.metrics.listen, Some("127.0.0.1:9473".parse().unwrap()));
     assert!(matches!(config.log.blocks, BlockLogTarget::File(_)));
     assert!(config.nat.capacity.is_some());
+    sip::tests::is_the_sample(&config.sip.unwrap());
 }
 
 #[test]

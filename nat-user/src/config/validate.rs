@@ -6,12 +6,12 @@ use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 use toml::Spanned;
 
 use super::{
-    Config, ConfigError, Daemon, FilteringByProto, Fragments, Icmp, Lifetimes, Log, Metrics, Overrides, PortRange,
+    Config, ConfigError, Daemon, FilteringByProto, Fragments, Icmp, Lifetimes, Log, Metrics, Nat, Overrides, PortRange,
     Ports,
     error::Fault,
     nat,
     raw::{self, At, Raw},
-    rules,
+    rules, sip,
     text::Text,
 };
 use crate::units::show_duration;
@@ -30,13 +30,32 @@ pub fn config(text: &str, file: &str, overrides: &Overrides) -> Result<Config, C
 }
 
 fn build(raw: Raw, overrides: &Overrides) -> Result<Config, Fault> {
-    let nat = nat::nat(raw.nat, overrides)?;
+    let sip_at = raw.sip.as_ref().map(Spanned::span);
+    let sip = raw.sip.map(|sip| sip::validate::sip(sip.into_inner())).transpose()?;
+    // A SIP server can run where nothing is translated; whoever writes [nat] means one.
+    let wants_nat = raw.nat.is_some() || !overrides.inside.is_empty() || !overrides.outside.is_empty();
+    let nat = match (wants_nat, &sip) {
+        (false, Some(_)) => Nat::default(),
+        _ => nat::nat(raw.nat.unwrap_or_default(), overrides)?,
+    };
+    if let Some(forward) = raw.forward.first().filter(|_| !nat.runs()) {
+        return Err(Fault::at(
+            forward.span(),
+            "a forward needs a NAT, and without [nat] none runs",
+            "write [nat] with inside and outside interfaces, or remove the forward",
+        ));
+    }
+    let forwards = rules::forwards(raw.forward, &nat)?;
+    let ports = ports(raw.ports)?;
+    if let (Some(sip), Some(at), true) = (&sip, sip_at, nat.runs()) {
+        sip::validate::with_nat(sip, &nat, &ports, &forwards, at)?;
+    }
     Ok(Config {
         daemon: daemon(raw.daemon, overrides)?,
-        ports: ports(raw.ports)?,
+        ports,
         filtering: filtering(&raw.filtering),
         lifetimes: lifetimes(raw.lifetimes)?,
-        forwards: rules::forwards(raw.forward, &nat)?,
+        forwards,
         policy: rules::policy(raw.policy)?,
         icmp: icmp(raw.icmp)?,
         fragments: fragments(raw.fragments)?,
@@ -45,6 +64,7 @@ fn build(raw: Raw, overrides: &Overrides) -> Result<Config, Fault> {
         },
         metrics: metrics(raw.metrics)?,
         nat,
+        sip,
     })
 }
 
@@ -320,7 +340,7 @@ pub(super) fn number<T: Copy + TryFrom<i64> + PartialOrd + Display>(
 }
 
 /// A duration from `min` to `max`; `rule` says where the bound comes from.
-fn duration(
+pub(super) fn duration(
     raw: At<Text<Duration>>,
     default: Duration,
     min: Duration,

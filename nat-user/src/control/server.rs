@@ -13,10 +13,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Done, Ending, Events, Listener, Request, Service, ServiceError};
+use super::{Done, Each, Ending, Events, Listener, Request, Service, ServiceError};
 use crate::{
     config::Forward,
     records::{Event, EventRecord},
+    sip::query::TraceFilter,
 };
 
 /// Connections at one time; further ones wait.
@@ -118,6 +119,10 @@ async fn connection(
                     return Ok(());
                 }
             }
+            Request::Trace(filter) => {
+                send_trace(&mut reader, &mut writer, &*service, filter).await?;
+                return Ok(());
+            }
             request => {
                 let detaching = request == Request::Detach;
                 let ending = answer(&mut writer, service.clone(), request).await?;
@@ -187,19 +192,7 @@ fn run(service: &dyn Service, request: Request, records: &mut Records) -> Result
             return Ok(());
         }
         Request::Bindings(filter) => {
-            let mut left = filter.limit.unwrap_or(u64::MAX);
-            if left == 0 {
-                return Ok(());
-            }
-            return service.bindings(&filter, &mut |record| {
-                left -= 1;
-                records.push(&record)?;
-                if left == 0 {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            });
+            return records.limited(filter.limit, |each| service.bindings(&filter, each));
         }
         Request::Blocks { host } => {
             return service.blocks(host, &mut |record| records.push(&record));
@@ -222,7 +215,21 @@ fn run(service: &dyn Service, request: Request, records: &mut Records) -> Result
         }
         Request::Reload => service.reload()?,
         Request::Detach => service.detach()?,
-        Request::Events { .. } => unreachable!("events are answered by the connection itself"),
+        Request::Registrations(filter) => {
+            return records.limited(filter.limit, |each| service.sip()?.registrations(&filter, each));
+        }
+        Request::Paths(filter) => return records.limited(filter.limit, |each| service.sip()?.paths(&filter, each)),
+        Request::Dialogs(filter) => return records.limited(filter.limit, |each| service.sip()?.dialogs(&filter, each)),
+        Request::Transactions(filter) => {
+            return records.limited(filter.limit, |each| service.sip()?.transactions(&filter, each));
+        }
+        Request::Bans(filter) => return records.limited(filter.limit, |each| service.sip()?.bans(&filter, each)),
+        Request::Users { domain } => {
+            return records.limited(None, |each| service.sip()?.users(domain.as_deref(), each));
+        }
+        Request::Unregister { aor, contact } => service.sip()?.unregister(&aor, contact.as_deref())?,
+        Request::LiftBan { source } => service.sip()?.lift_ban(source)?,
+        Request::Events { .. } | Request::Trace(_) => unreachable!("answered by the connection itself"),
     };
     let _ = records.push(&Done { message: done });
     Ok(())
@@ -235,6 +242,27 @@ struct Records {
 }
 
 impl Records {
+    /// Hands at most `limit` records of a list on.
+    fn limited<R: Serialize>(
+        &mut self,
+        limit: Option<u64>,
+        list: impl FnOnce(Each<R>) -> Result<(), ServiceError>,
+    ) -> Result<(), ServiceError> {
+        let mut left = limit.unwrap_or(u64::MAX);
+        // Whether there is anybody to ask is told also if nothing is wanted.
+        list(&mut |record| {
+            if left == 0 {
+                return ControlFlow::Break(());
+            }
+            left -= 1;
+            self.push(&record)?;
+            match left {
+                0 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        })
+    }
+
     fn push(&mut self, record: &impl Serialize) -> ControlFlow<()> {
         serde_json::to_writer(&mut self.piece, record).expect("records have only string keys");
         self.piece.push(b'\n');
@@ -278,6 +306,35 @@ async fn send_events(
                 Ok(record) => send(writer, &record).await?,
                 Err(RecvError::Lagged(count)) => send(writer, &EventRecord::now(Event::Missed { count })).await?,
                 Err(RecvError::Closed) => return send(writer, &Ending::End { end: true }).await,
+            },
+        }
+    }
+}
+
+/// Messages as they come and go, until the client closes or the server ends.
+async fn send_trace(
+    reader: &mut BufReader<OwnedReadHalf>,
+    writer: &mut OwnedWriteHalf,
+    service: &dyn Service,
+    filter: TraceFilter,
+) -> io::Result<()> {
+    let mut messages = match service.sip().and_then(|sip| sip.trace(filter)) {
+        Ok(messages) => messages,
+        Err(error) => {
+            let ending = Ending::Error {
+                error: error.to_string(),
+                code: error.code(),
+            };
+            return send(writer, &ending).await;
+        }
+    };
+    let mut ignored = [0];
+    loop {
+        tokio::select! {
+            read = reader.read(&mut ignored) => if read? == 0 { return Ok(()) },
+            record = messages.recv() => match record {
+                Some(record) => send(writer, &record).await?,
+                None => return send(writer, &Ending::End { end: true }).await,
             },
         }
     }

@@ -1,6 +1,6 @@
 //! Following the network: addresses, links, routes, neighbours.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use anyhow::Result;
 use nat_common::{
@@ -9,8 +9,13 @@ use nat_common::{
 };
 use tokio::time::Instant;
 
-use super::{blocks::News, life::Life, slow, start::set_addresses, topology::Topology};
-use crate::{dataplane::geometry, net::Event, records, sweep::BlockNews};
+use super::{blocks::News, life::Life, nat::Nat, slow, start::set_addresses, topology::Topology};
+use crate::{
+    dataplane::geometry,
+    net::{self, Event},
+    records,
+    sweep::BlockNews,
+};
 
 /// Events come in bursts: so long is waited for more, but never longer than `LATEST` in all.
 const QUIET: Duration = Duration::from_millis(10);
@@ -48,32 +53,39 @@ impl Life {
     pub fn note(&mut self, event: Event, pending: &mut Pending) {
         tracing::trace!(?event, "network");
         let now = Instant::now();
-        match event {
-            Event::NeighbourChanged(neighbour) => {
+        match (event, &mut self.nat) {
+            (Event::NeighbourChanged(neighbour), Some(nat)) => {
                 let mac = neighbour.mac.filter(|_| neighbour.state.is_valid());
-                let old = self.neighbours.insert((neighbour.ifindex, neighbour.addr), mac);
-                self.slow_path
+                let old = nat.neighbours.insert((neighbour.ifindex, neighbour.addr), mac);
+                nat.slow_path
                     .neighbour_changed(neighbour.ifindex, neighbour.addr, mac.is_some());
                 if old != Some(mac) {
                     pending.add(now, false);
                 }
             }
-            Event::NeighbourRemoved { ifindex, addr } => {
-                self.neighbours.remove(&(ifindex, addr));
+            (Event::NeighbourRemoved { ifindex, addr }, Some(nat)) => {
+                nat.neighbours.remove(&(ifindex, addr));
                 pending.add(now, false);
             }
-            Event::RouteChanged { .. } | Event::RuleChanged => pending.add(now, false),
-            Event::AddressAdded(_)
-            | Event::AddressRemoved(_)
-            | Event::LinkChanged(_)
-            | Event::LinkRemoved { .. }
-            | Event::Resync => pending.add(now, true),
+            (Event::RouteChanged { .. } | Event::RuleChanged, Some(_)) => pending.add(now, false),
+            (
+                Event::AddressAdded(_)
+                | Event::AddressRemoved(_)
+                | Event::LinkChanged(_)
+                | Event::LinkRemoved { .. }
+                | Event::Resync,
+                _,
+            ) => pending.add(now, true),
+            // Neighbours and routes are the kernel's business where nothing is translated.
+            (_, None) => {}
         }
     }
 
     /// Acts upon events.
     pub async fn follow(&mut self, pending: Pending) {
-        self.state.kernel.tables.bump_routes();
+        if let Some(nat) = &self.nat {
+            nat.state.kernel.tables.bump_routes();
+        }
         if pending.listing
             && let Err(error) = self.follow_listing().await
         {
@@ -83,15 +95,35 @@ impl Life {
 
     async fn follow_listing(&mut self) -> Result<()> {
         let (interfaces, addresses) = (self.net.interfaces().await?, self.net.addresses().await?);
+        if let Some(sip) = &self.sip {
+            sip.follow(&interfaces, &addresses).await;
+        }
+        if let Some(nat) = &mut self.nat {
+            nat.follow_listing(&interfaces, &addresses)?;
+        }
+        self.make_way();
+        Ok(())
+    }
+
+    /// The SIP server's ports are the router's own.
+    pub fn make_way(&self) {
+        if let (Some(nat), Some(sip)) = (&self.nat, &self.sip) {
+            nat.make_way(&sip.sockets());
+        }
+    }
+}
+
+impl Nat {
+    fn follow_listing(&mut self, interfaces: &[net::Interface], addresses: &[net::Address]) -> Result<()> {
         let (config, mode, old) = {
             let current = self.state.current();
             (current.config.clone(), current.mode, current.topology.clone())
         };
-        let new = Topology::new(&config, &interfaces, &addresses)?;
+        let new = Topology::new(&config, interfaces, addresses)?;
         if new == old {
             return Ok(());
         }
-        let devices = new.devices()?;
+        let devices = new.devices();
         let attached = self.state.kernel.attached();
         if devices.iter().any(|device| !attached.contains(&device.ifindex)) {
             // A device that went and came again.
@@ -103,6 +135,7 @@ impl Life {
     /// Tells the data path of a new topology.
     pub fn move_to(&mut self, new: Topology) -> Result<()> {
         let (kernel, old) = (&self.state.kernel, self.state.current().topology.external.clone());
+        kernel.check_room(&new.surroundings(&BTreeMap::new()))?;
         let mut replaced = Vec::new();
         let places = set_addresses(kernel, &new, &mut |place, word| replaced.push((place, word)));
         for (place, word) in replaced {

@@ -1,66 +1,208 @@
 //! A changed configuration, applied as a whole or not at all.
 
-use anyhow::{Context as _, Result, bail};
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{
     blocks::{Log, News},
     life::Life,
+    nat::Nat,
+    sip,
     start::{look, own_ports, sizes},
     topology::{Topology, count_external},
 };
 use crate::{
-    config::Config,
-    dataplane::geometry,
+    config::{Config, RunOptions},
+    dataplane::{geometry, links::Wanted},
+    forwards::Forwards,
+    net,
     pool::{self, Closed},
+    preflight::Report,
     records,
+    sip::query::Setup,
 };
 
 impl Life {
-    /// Reads the configuration again and applies it; says what changed.
+    /// Reads the configuration, with the files that it names, again and applies it; says what changed.
+    ///
+    /// Everything that can fail comes before anything is applied; of two parts that can both refuse what they were to do, the first takes it
+    /// back.
     ///
     /// # Errors
     /// If anything is wrong with it or cannot change without a restart; nothing has changed then.
     pub async fn reload(&mut self) -> Result<String> {
-        let (config, old) = (self.options.load()?, self.state.current().config.clone());
-        let fixed = unchanged;
-        immutable(&old, &config)?;
-        let (interfaces, addresses) = (self.net.interfaces().await?, self.net.addresses().await?);
-        let kernel = &self.state.kernel;
-        let wanted = count_external(&config, &interfaces, &addresses);
-        let capacity = sizes(&config, wanted, Some(kernel.capacity.addresses)).map_err(fixed)?;
-        if capacity != kernel.capacity {
-            return Err(fixed(anyhow::anyhow!(
-                "the sizes of the tables would change (nat.capacity, nat.sessions, nat.destinations, nat.counting, ports.block_size, ports.hosts, fragments.datagrams); run `sipnat detach`, which ends all bindings, and start again"
-            )));
-        }
-        let report = look(&config, &capacity, true, self.options.allow_sysctl)
+        let ready = self
+            .prepare()
             .await
-            .map_err(fixed)?;
-        let topology = Topology::new(&config, &interfaces, &addresses).map_err(fixed)?;
-        let devices = topology.devices().map_err(fixed)?;
-        let closed = Closed::new(&config.ports, own_ports(&config).map_err(fixed)?.as_ref());
-        let mut recovered = self.forwards.clone();
-        recovered
-            .replace_fixed(config.forwards.clone())
-            .map_err(|error| fixed(anyhow::anyhow!(error)))?;
-        let log = (config.log != old.log)
-            .then(|| Log::open_target(&config.log.blocks))
-            .transpose()
-            .map_err(fixed)?;
-        // The last thing that can fail.
-        kernel.attach(&devices, report.mode).map_err(fixed)?;
+            .context("the configuration was not applied and nothing has changed")?;
+        let message = difference(&self.config, &ready.config);
+        self.apply(ready)
+            .await
+            .context("the new configuration is in force, but")?;
+        self.events.publish(records::Event::Reloaded {
+            message: message.clone(),
+        });
+        Ok(message)
+    }
 
+    /// Everything that can fail.
+    async fn prepare(&self) -> Result<Ready> {
+        let config = self.options.load()?;
+        immutable(&self.config, &config)?;
+        let (interfaces, addresses) = (self.net.interfaces().await?, self.net.addresses().await?);
+        let sip = self.read_sip(&config, &interfaces, &addresses)?;
+        let nat = match &self.nat {
+            Some(nat) => Some(nat.prepare(&self.options, &config, &interfaces, &addresses).await?),
+            None => None,
+        };
+        if let (Some(running), Some(setup)) = (&self.sip, &sip) {
+            running.server.listen(setup).await?;
+        }
+        if let (Some(running), Some(prepared)) = (&self.nat, &nat)
+            && let Err(error) = running.state.kernel.attach(&prepared.devices, prepared.report.mode)
+        {
+            self.take_back_sip().await;
+            return Err(running.attach_again(error));
+        }
+        Ok(Ready { config, nat, sip })
+    }
+
+    async fn apply(&mut self, ready: Ready) -> Result<()> {
+        let Ready { config, nat, sip } = ready;
+        self.config = config;
+        if let (Some(running), Some(setup)) = (&self.sip, sip) {
+            running.server.configure(setup).await?;
+        }
+        if let (Some(running), Some(prepared)) = (&mut self.nat, nat) {
+            running.apply(prepared, self.config.clone())?;
+        }
+        self.make_way();
+        Ok(())
+    }
+
+    fn read_sip(
+        &self,
+        config: &Config,
+        interfaces: &[net::Interface],
+        addresses: &[net::Address],
+    ) -> Result<Option<Setup>> {
+        match (&self.sip, &config.sip) {
+            (Some(sip), Some(config)) => {
+                let old = sip.server.setup();
+                sip::read(config, &old.listeners, interfaces, addresses).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Listeners and certificates become again what they were.
+    async fn take_back_sip(&self) {
+        let Some(sip) = &self.sip else { return };
+        let old = sip.server.setup();
+        if let Err(error) = sip.server.listen(&old).await {
+            tracing::error!("the SIP listeners of before could not be opened again: {error:#}");
+        }
+    }
+}
+
+/// What is to be in force.
+struct Ready {
+    config: Config,
+    nat: Option<Prepared>,
+    sip: Option<Setup>,
+}
+
+/// What a NAT is to become.
+struct Prepared {
+    report: Report,
+    topology: Topology,
+    devices: Vec<Wanted>,
+    closed: Closed,
+    forwards: Forwards,
+    log: Option<Log>,
+}
+
+impl Nat {
+    /// Everything that can fail but attaching; changes nothing.
+    async fn prepare(
+        &self,
+        options: &RunOptions,
+        config: &Config,
+        interfaces: &[net::Interface],
+        addresses: &[net::Address],
+    ) -> Result<Prepared> {
+        let kernel = &self.state.kernel;
+        let wanted = count_external(config, interfaces, addresses);
+        let capacity = sizes(config, wanted, Some(kernel.capacity.addresses))?;
+        if capacity != kernel.capacity {
+            bail!(
+                "the sizes of the tables would change (nat.capacity, nat.sessions, nat.destinations, nat.counting, ports.block_size, ports.hosts, fragments.datagrams); run `sipnat detach`, which ends all bindings, and start again"
+            );
+        }
+        let report = look(config, &capacity, true, options.allow_sysctl).await?;
+        let topology = Topology::new(config, interfaces, addresses)?;
+        let devices = topology.devices();
+        let closed = Closed::new(&config.ports, own_ports(config)?.as_ref());
+        let mut forwards = self.forwards.clone();
+        forwards
+            .replace_fixed(config.forwards.clone())
+            .map_err(|error| anyhow!(error))?;
+        let log = (config.log != self.state.current().config.log)
+            .then(|| Log::open_target(&config.log.blocks))
+            .transpose()?;
+        // Where the external addresses are does not matter to the room.
+        kernel.check_room(&topology.surroundings(&BTreeMap::new()))?;
+        Ok(Prepared {
+            report,
+            topology,
+            devices,
+            closed,
+            forwards,
+            log,
+        })
+    }
+
+    /// Gives the devices the programs of before, after an attempt to give them others has failed on the way.
+    fn attach_again(&self, error: anyhow::Error) -> anyhow::Error {
+        let current = self.state.current();
+        match self.state.kernel.attach(&current.topology.devices(), current.mode) {
+            Ok(()) => error,
+            Err(second) => error.context(format!(
+                "but the programs could not all be attached as before ({second:#}); start sipnat again, which loses no binding"
+            )),
+        }
+    }
+
+    /// Puts what was prepared in force.
+    fn apply(&mut self, prepared: Prepared, config: Config) -> Result<()> {
+        let Prepared {
+            report,
+            topology,
+            closed,
+            forwards,
+            log,
+            ..
+        } = prepared;
+        let kernel = &self.state.kernel;
         let secret = kernel.secret();
         let mut numbers = self.state.current().numbers;
         let half = kernel.prepare(&geometry::rules(&config), |first_rule| {
-            numbers = geometry::numbers(&config, &capacity, &kernel.clock, secret, topology.mtu(), first_rule);
+            numbers = geometry::numbers(
+                &config,
+                &kernel.capacity,
+                &kernel.clock,
+                secret,
+                topology.mtu(),
+                first_rule,
+            );
             numbers
         })?;
-        pool::apply(&kernel.tables, &numbers, &closed, false);
+        // There is room for them: that was checked.
         kernel.set_prefixes(&config.nat.bypass, &config.nat.inside_prefixes)?;
+        pool::apply(&kernel.tables, &numbers, &closed, false);
         kernel.activate(half);
-        self.forwards = recovered;
-        let message = difference(&old, &config);
+        self.forwards = forwards;
         {
             let mut current = self.state.change();
             current.config = config;
@@ -69,31 +211,32 @@ impl Life {
             current.mode = report.mode;
             current.warnings = report.warnings.iter().map(ToString::to_string).collect();
         }
-        self.move_to(topology)
-            .context("the new configuration is in force, but")?;
+        self.move_to(topology)?;
+        // A SIP server beside may have opened ports in the meantime.
+        self.follow_ports();
         // Without the log's task the daemon is ending.
         let _ = self.news.send(match log {
             Some(log) => News::Replace(log),
             None => News::Reopen,
         });
-        self.state.events.publish(records::Event::Reloaded {
-            message: message.clone(),
-        });
-        Ok(message)
+        Ok(())
     }
-}
-
-fn unchanged(error: anyhow::Error) -> anyhow::Error {
-    error.context("the configuration was not applied and nothing has changed")
 }
 
 /// Refuses what only a new process can change.
 fn immutable(old: &Config, new: &Config) -> Result<()> {
+    let files = |config: &Config| config.sip.as_ref().map(|sip| (sip.store.clone(), sip.secret.clone()));
     let parts = [
         ("daemon.socket", old.daemon.socket != new.daemon.socket),
         ("daemon.pin_dir", old.daemon.pin_dir != new.daemon.pin_dir),
         ("daemon.log", old.daemon.log != new.daemon.log),
         ("metrics", old.metrics != new.metrics),
+        ("whether there is a [nat]", old.nat.runs() != new.nat.runs()),
+        ("whether there is a [sip]", old.sip.is_some() != new.sip.is_some()),
+        (
+            "sip.store and sip.secret",
+            old.sip.is_some() && new.sip.is_some() && files(old) != files(new),
+        ),
     ];
     let changed: Vec<&str> = parts
         .iter()
@@ -102,7 +245,7 @@ fn immutable(old: &Config, new: &Config) -> Result<()> {
         .collect();
     if !changed.is_empty() {
         bail!(
-            "the configuration was not applied and nothing has changed: {} cannot change while the daemon runs; stop it and start it again, which loses no binding",
+            "{} cannot change while the daemon runs; stop it and start it again, which loses no binding and no registration",
             changed.join(" and ")
         );
     }
@@ -121,15 +264,22 @@ fn difference(old: &Config, new: &Config) -> String {
         ("icmp", old.icmp != new.icmp),
         ("fragments", old.fragments != new.fragments),
         ("log", old.log != new.log),
+        ("sip", old.sip != new.sip),
     ];
     let changed: Vec<&str> = parts
         .iter()
         .filter(|(_, changed)| *changed)
         .map(|(name, _)| *name)
         .collect();
-    if changed.is_empty() {
-        "read the configuration again: nothing has changed in it".into()
+    // What these files say is in force now, whether it has changed or not.
+    let files = if new.sip.is_some() {
+        "; users files and certificates were read again"
     } else {
-        format!("applied the changed configuration: {}", changed.join(", "))
+        ""
+    };
+    if changed.is_empty() {
+        format!("read the configuration again: nothing has changed in it{files}")
+    } else {
+        format!("applied the changed configuration: {}{files}", changed.join(", "))
     }
 }

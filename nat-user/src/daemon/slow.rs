@@ -12,7 +12,7 @@ use crate::{
     dataplane::object,
     net::Net,
     slowpath::{
-        Handle, Settings, SlowPath, SlowPathParts, orphans::KnownDatagrams, outlet::RawSocket, reinject::KernelPrograms,
+        Handle, Settings, SlowPath, SlowPathParts, orphans::KnownDatagrams, outlet::Sockets, reinject::KernelPrograms,
     },
 };
 
@@ -46,7 +46,7 @@ pub fn start(state: &Arc<State>, net: Arc<Net>, mut stopped: watch::Receiver<boo
         table: Box::new(Fragments(state.clone())),
         reinject: Box::new(programs),
         outlet: Box::new(
-            RawSocket::open().context("cannot open a packet socket for ICMP errors; CAP_NET_RAW is needed")?,
+            Sockets::open().context("cannot open the raw sockets for ICMP errors; CAP_NET_RAW is needed")?,
         ),
         net,
     });

@@ -7,6 +7,7 @@ use nat_common::maps::{AddressWord, Capacity};
 use tokio::net::TcpListener;
 
 use super::{
+    sip::{self, Sip},
     state::{Current, State},
     topology::{self, Topology, place_addresses},
 };
@@ -16,11 +17,12 @@ use crate::{
     dataplane::{
         geometry,
         kernel::{self, Kernel, cpus},
+        links::Wanted,
         pins::{self, Pins},
     },
     forwards::{self, Forwards},
     metrics,
-    net::{Monitor, Net, OwnPorts, Prefix},
+    net::{self, Monitor, Net, OwnPorts},
     pool::{self, Closed},
     preflight::{self, InterfaceSpec, PreflightInput, Report, WantedMode},
 };
@@ -28,52 +30,116 @@ use crate::{
 /// A started daemon, about to live.
 pub struct Started {
     pub options: RunOptions,
-    pub state: Arc<State>,
-    pub forwards: Forwards,
+    pub config: Config,
+    pub parts: Parts,
+    pub events: Arc<Events>,
     pub net: Arc<Net>,
     pub monitor: Monitor,
     pub listener: Listener,
     pub metrics: Option<TcpListener>,
 }
 
+/// What of the daemon runs; at least one does.
+pub struct Parts {
+    pub nat: Option<StartedNat>,
+    pub sip: Option<Sip>,
+}
+
+/// A NAT that translates already.
+pub struct StartedNat {
+    pub state: Arc<State>,
+    pub forwards: Forwards,
+}
+
 /// Starts: over existing pins without losing an entry, or from nothing.
+///
+/// The SIP server's sockets are opened before the NAT decides which ports are the router's own, and before anything is attached.
 pub async fn start(options: RunOptions, config: Config) -> Result<Started> {
     // Subscribed before anything is listed, so that no change falls between the two.
     let monitor = Monitor::open()?;
     let net = Net::open()?;
     let (interfaces, addresses) = (net.interfaces().await?, net.addresses().await?);
-    let pin_dir = &config.daemon.pin_dir;
-    pins::check(pin_dir)?;
-    let pinned = kernel::pinned_addresses(&pins::current(pin_dir));
-    let capacity = sizes(
-        &config,
-        topology::count_external(&config, &interfaces, &addresses),
-        pinned,
-    )?;
-    let report = look(&config, &capacity, pinned.is_some(), options.allow_sysctl).await?;
-
-    let topology = Topology::new(&config, &interfaces, &addresses)?;
-    let devices = topology.devices()?;
+    let sip = match &config.sip {
+        Some(sip) => Some(sip::read(sip, &[], &interfaces, &addresses)?),
+        None => None,
+    };
+    let looked = match config.nat.runs() {
+        true => Some(look_at_nat(&options, &config, &interfaces, &addresses).await?),
+        false => None,
+    };
     let listener = Listener::bind(&config.daemon.socket)?;
     let metrics = match config.metrics.listen {
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
     };
-    let pins = Pins::open(pin_dir)?;
-    let mut guard = Unfinished(pinned.is_none().then(|| pins.dir()));
-    let kernel = Kernel::open(pins, capacity)?;
-    let (state, forwards) = prepare(kernel, config, topology, report)?;
-    state.kernel.attach(&devices, report_mode(&state))?;
-    guard.0 = None;
-    announce(&state);
+    let events = Arc::new(Events::new());
+    let sip = sip.map(Sip::start).transpose()?;
+    let nat = match looked {
+        Some(looked) => match start_nat(&config, looked, events.clone()) {
+            Ok(nat) => Some(nat),
+            Err(error) => {
+                if let Some(sip) = sip {
+                    sip.stop().await;
+                }
+                return Err(error);
+            }
+        },
+        None => None,
+    };
     Ok(Started {
         options,
-        state: Arc::new(state),
-        forwards,
+        config,
+        parts: Parts { nat, sip },
+        events,
         net: Arc::new(net),
         monitor,
         listener,
         metrics,
+    })
+}
+
+/// What was found before the NAT is started.
+struct Looked {
+    pinned: Option<u32>,
+    capacity: Capacity,
+    report: Report,
+    topology: Topology,
+    devices: Vec<Wanted>,
+}
+
+async fn look_at_nat(
+    options: &RunOptions,
+    config: &Config,
+    interfaces: &[net::Interface],
+    addresses: &[net::Address],
+) -> Result<Looked> {
+    let pin_dir = &config.daemon.pin_dir;
+    pins::check(pin_dir)?;
+    let pinned = kernel::pinned_addresses(&pins::current(pin_dir));
+    let capacity = sizes(config, topology::count_external(config, interfaces, addresses), pinned)?;
+    let report = look(config, &capacity, pinned.is_some(), options.allow_sysctl).await?;
+    let topology = Topology::new(config, interfaces, addresses)?;
+    let devices = topology.devices();
+    Ok(Looked {
+        pinned,
+        capacity,
+        report,
+        topology,
+        devices,
+    })
+}
+
+fn start_nat(config: &Config, looked: Looked, events: Arc<Events>) -> Result<StartedNat> {
+    let pins = Pins::open(&config.daemon.pin_dir)?;
+    let mut guard = Unfinished(looked.pinned.is_none().then(|| pins.dir()));
+    let kernel = Kernel::open(pins, looked.capacity)?;
+    let (state, forwards) = prepare(kernel, config.clone(), looked.topology, looked.report, events)?;
+    state.kernel.attach(&looked.devices, report_mode(&state))?;
+    guard.0 = None;
+    announce(&state);
+    Ok(StartedNat {
+        state: Arc::new(state),
+        forwards,
     })
 }
 
@@ -136,12 +202,7 @@ fn preflight_input(config: &Config, capacity: &Capacity, pinned: bool) -> Prefli
             .iter()
             .flat_map(|prefix| prefix.addresses())
             .collect(),
-        inside_prefixes: config
-            .nat
-            .inside_prefixes
-            .iter()
-            .map(|prefix| Prefix::new(prefix.addr, prefix.len))
-            .collect(),
+        inside_prefixes: config.nat.inside_prefixes.clone(),
         capacity_bytes: bytes,
         pinned_bytes: if pinned { bytes } else { 0 },
         max_bindings: geometry::bindings(config, capacity),
@@ -158,7 +219,13 @@ fn preflight_input(config: &Config, capacity: &Capacity, pinned: bool) -> Prefli
 }
 
 /// Brings the tables in order and puts the configuration in force.
-fn prepare(kernel: Kernel, config: Config, topology: Topology, report: Report) -> Result<(State, Forwards)> {
+fn prepare(
+    kernel: Kernel,
+    config: Config,
+    topology: Topology,
+    report: Report,
+    events: Arc<Events>,
+) -> Result<(State, Forwards)> {
     let fresh = kernel.tables.cells().active.get() == 0;
     let secret = kernel.secret();
     let mut numbers = None;
@@ -190,7 +257,7 @@ fn prepare(kernel: Kernel, config: Config, topology: Topology, report: Report) -
         mode: report.mode,
         warnings: report.warnings.iter().map(ToString::to_string).collect(),
     };
-    Ok((State::new(kernel, Arc::new(Events::new()), current), forwards))
+    Ok((State::new(kernel, events, current), forwards))
 }
 
 /// The router's own ports, if they are to be left out.

@@ -1,20 +1,14 @@
-//! What the parts of the running daemon share.
+//! What the parts of a running NAT share.
 
-use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Instant,
+use std::sync::{
+    Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use nat_common::config::Config as Numbers;
 
 use super::topology::Topology;
-use crate::{
-    config::Config, control::Events, dataplane::kernel::Kernel, pool::Closed, preflight::Mode, records::Time,
-    sweep::Stats,
-};
+use crate::{config::Config, control::Events, dataplane::kernel::Kernel, pool::Closed, preflight::Mode, sweep::Stats};
 
 /// What is in force at the moment.
 #[derive(Clone)]
@@ -33,14 +27,12 @@ pub struct Current {
     pub warnings: Vec<String>,
 }
 
-/// The daemon's state, shared by its main loop, the sweeper and the control socket.
+/// The NAT's state, shared by the main loop, the sweeper and the control socket.
 pub struct State {
     /// The data path.
     pub kernel: Kernel,
     /// Where events go.
     pub events: std::sync::Arc<Events>,
-    /// When the daemon started.
-    pub started: (Time, Instant),
     current: RwLock<Current>,
     stats: Mutex<Stats>,
     totals: Totals,
@@ -65,7 +57,6 @@ impl State {
         Self {
             kernel,
             events,
-            started: (Time::now(), Instant::now()),
             current: RwLock::new(current),
             stats: Mutex::default(),
             totals: Totals::default(),

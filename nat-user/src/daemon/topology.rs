@@ -5,7 +5,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nat_common::maps::{AddressWord, Interface as Entry, ROLE_INSIDE, ROLE_OUTSIDE};
 
 use crate::{
@@ -28,7 +28,7 @@ pub struct Port {
     pub role: u8,
     /// The device that the program is on.
     pub device: net::Interface,
-    /// Index of the interface with the addresses and routes: the VLAN's, if it is one.
+    /// Index of the interface with the addresses and routes: the VLAN's own if it has one, else the device's.
     pub ifindex: u32,
     /// The first address there.
     pub addr: Option<Ipv4Addr>,
@@ -51,7 +51,7 @@ impl Topology {
     /// Finds the configured interfaces.
     ///
     /// # Errors
-    /// Names the interface that is missing.
+    /// Names the interface that is missing, or two of which the routing table could not tell which is meant.
     pub fn new(config: &Config, interfaces: &[net::Interface], addresses: &[net::Address]) -> Result<Self> {
         let sides = [(ROLE_INSIDE, &config.nat.inside), (ROLE_OUTSIDE, &config.nat.outside)];
         let mut ports = Vec::new();
@@ -60,6 +60,7 @@ impl Topology {
                 ports.push(port(name, role, interfaces, addresses)?);
             }
         }
+        one_network_each(&ports)?;
         let outside: Vec<u32> = ports
             .iter()
             .filter(|port| port.role == ROLE_OUTSIDE)
@@ -78,7 +79,7 @@ impl Topology {
     }
 
     /// The devices and the programs they want.
-    pub fn devices(&self) -> Result<Vec<Wanted>> {
+    pub fn devices(&self) -> Vec<Wanted> {
         let wanted: Vec<Wanted> = self
             .ports
             .iter()
@@ -100,7 +101,7 @@ impl Topology {
         one_program_each(&wanted)
     }
 
-    /// The interfaces as the data path has them; their numbers are their places.
+    /// The interfaces as the data path has them.
     pub fn entries(&self) -> Vec<Entry> {
         self.ports.iter().map(entry).collect()
     }
@@ -138,17 +139,12 @@ pub fn count_external(config: &Config, interfaces: &[net::Interface], addresses:
 
 fn find<'a>(name: &Name, interfaces: &'a [net::Interface]) -> Option<(&'a net::Interface, u32)> {
     let device = interfaces.iter().find(|interface| interface.name == name.name)?;
-    let ifindex = match name.vlan {
-        None => device.index,
-        Some(id) => {
-            let kind = Kind::Vlan {
-                parent: device.index,
-                id,
-            };
-            interfaces.iter().find(|interface| interface.kind == kind)?.index
-        }
+    let own = |id| {
+        let parent = device.index;
+        interfaces.iter().find(|i| i.kind == Kind::Vlan { parent, id })
     };
-    Some((device, ifindex))
+    let layer3 = name.vlan.and_then(own).unwrap_or(device);
+    Some((device, layer3.index))
 }
 
 fn port(name: &Name, role: u8, interfaces: &[net::Interface], addresses: &[net::Address]) -> Result<Port> {
@@ -170,6 +166,20 @@ fn port(name: &Name, role: u8, interfaces: &[net::Interface], addresses: &[net::
         ifindex,
         addr,
     })
+}
+
+/// Preflight says it more kindly; here it keeps a VLAN interface that goes away from mixing up two networks.
+fn one_network_each(ports: &[Port]) -> Result<()> {
+    for (i, port) in ports.iter().enumerate() {
+        if let Some(other) = ports[..i].iter().find(|other| other.ifindex == port.ifindex) {
+            bail!(
+                "{} and {} have the same interface for their addresses and routes; give each VLAN an interface of its own",
+                other.name,
+                port.name
+            );
+        }
+    }
+    Ok(())
 }
 
 fn external(config: &Config, outside: &[u32], addresses: &[net::Address]) -> Vec<Ipv4Addr> {
@@ -194,8 +204,7 @@ fn own(address: &net::Address) -> Vec<Ipv4Addr> {
     let mut own = vec![address.addr];
     own.extend(address.broadcast);
     if address.prefix_len < 31 && address.peer.is_none() {
-        let hosts = u32::MAX >> address.prefix_len;
-        own.push(Ipv4Addr::from(u32::from(address.network().addr()) | hosts));
+        own.push(address.network().last());
     }
     own
 }

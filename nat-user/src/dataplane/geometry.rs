@@ -9,6 +9,7 @@ use nat_common::{
     },
     maps::{Capacity, FRAGMENT_BUCKET, SESSION_BUCKET},
     policy::{self, ACTION_ALLOW, ACTION_DENY, ANY_PROTOCOL, DIRECTION_IN, DIRECTION_OUT},
+    watch,
 };
 
 use super::clock::Clock;
@@ -22,6 +23,7 @@ const PUNT_SOURCE: (u32, u32) = (64, 128);
 const PUNT_TOTAL: (u32, u32) = (512, 2048);
 /// IP and TCP header without options (RFC 879).
 const HEADERS: u32 = 40;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The sizes of all tables for so many external addresses.
 pub fn capacity(config: &Config, addresses: u32) -> Capacity {
@@ -69,6 +71,7 @@ pub fn numbers(config: &Config, capacity: &Capacity, clock: &Clock, secret: u64,
     let filtering = &config.filtering;
     Numbers {
         secret,
+        watch: watched(config),
         index_mask: capacity.index_buckets - 1,
         session_mask: capacity.session_buckets - 1,
         fragment_mask: capacity.fragment_buckets - 1,
@@ -79,7 +82,7 @@ pub fn numbers(config: &Config, capacity: &Capacity, clock: &Clock, secret: u64,
         blocks_per_host: u32::from(config.ports.blocks_per_host),
         rest: clock.ticks(config.ports.rest),
         // Lifetimes that tests have scaled down need finer stamps.
-        refresh: clock.ticks(Duration::from_secs(1).min(shortest / 8)),
+        refresh: clock.ticks(SECOND.min(shortest / 8)),
         route_age: clock.ticks(Duration::from_secs(1)),
         udp: clock.ticks(life.udp),
         tcp_established: clock.ticks(life.tcp_established),
@@ -103,7 +106,15 @@ pub fn numbers(config: &Config, capacity: &Capacity, clock: &Clock, secret: u64,
         punt_total: PUNT_TOTAL.0,
         punt_total_rate: PUNT_TOTAL.1,
         ticks_per_second: clock.ticks_per_second(),
-        reserved: 0,
+        ahead: clock.ticks((4 * SECOND).min(shortest / 8)),
+    }
+}
+
+/// Remote ports where registrations are watched.
+fn watched(config: &Config) -> u64 {
+    match &config.sip {
+        Some(sip) if sip.observe.enabled => watch::word(&sip.observe.ports),
+        _ => 0,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The data path in the kernel: opened or made, told its configuration, attached, asked for its counters.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -16,7 +16,7 @@ use nat_common::{
     config::Config,
     counters::{Count, REASONS, Reason},
     flow::Side,
-    maps::{Capacity, Interface, MAX_INTERFACES, egress_key, ingress_key},
+    maps::{Capacity, Interface, MAX_INTERFACES, ROLE_NONE, egress_key, ingress_key},
     policy::{MAX_RULES, Rule},
 };
 
@@ -44,7 +44,7 @@ pub struct Kernel {
 /// What the data path knows of the network around it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Surroundings {
-    /// Interfaces; their numbers are their places.
+    /// Interfaces.
     pub interfaces: Vec<Interface>,
     /// Index of each external address, host order.
     pub external: BTreeMap<u32, u32>,
@@ -62,6 +62,7 @@ impl Kernel {
         for program in object::PROGRAMS {
             object::load(&mut ebpf, program)?;
         }
+        object::connect(&mut ebpf)?;
         let clock = Clock::measure(&mut ebpf)?;
         let tables = UserTables::open(&ebpf, clock)?;
         let cells = tables.cells();
@@ -130,25 +131,49 @@ impl Kernel {
         self.tables.cells().active.set(half + 1);
     }
 
+    /// Whether [`Self::surround`] has room for all of it. (The external addresses have been counted before.)
+    ///
+    /// # Errors
+    /// Names the table that is too small.
+    pub fn check_room(&self, with: &Surroundings) -> Result<()> {
+        let room = room(&self.ebpf(), "LOCAL")? as usize;
+        if with.local.len() > room {
+            bail!(
+                "this machine has {} addresses and broadcast addresses of its own, and the data path has room for {room}; remove some",
+                with.local.len()
+            );
+        }
+        if with.interfaces.len() > MAX_INTERFACES as usize {
+            bail!(
+                "there are {} interfaces, and the data path has room for {MAX_INTERFACES}; name fewer in nat.inside and nat.outside",
+                with.interfaces.len()
+            );
+        }
+        Ok(())
+    }
+
     /// Tells the data path about interfaces and addresses. Each table is brought up to date entry by entry, so that
     /// nothing that stays is missing for a moment.
+    ///
+    /// # Errors
+    /// If a device has just gone, or there is less room than [`Self::check_room`] asks for.
     pub fn surround(&self, with: &Surroundings) -> Result<()> {
-        if with.interfaces.len() > MAX_INTERFACES as usize {
-            bail!("more than {MAX_INTERFACES} interfaces");
-        }
+        self.check_room(with)?;
         let mut ebpf = self.ebpf();
-        let mut interfaces: Array<&mut MapData, Interface> = typed(&mut ebpf, "INTERFACES")?;
-        for (number, interface) in with.interfaces.iter().enumerate() {
-            interfaces.set(number as u32, interface, 0)?;
-        }
+        let numbers = numbered(&old_interfaces(&mut ebpf)?, &with.interfaces);
+        // Until the keys lead to it, a number that is new means nothing to packets.
         let mut devices: DevMap<&mut MapData> = map_mut(&mut ebpf, "DEVICES")?.try_into()?;
-        let mut keys = BTreeMap::new();
-        for (number, interface) in (0..).zip(&with.interfaces) {
+        for (number, interface) in &numbers {
             devices
-                .set(number, interface.device, None, 0)
+                .set(*number, interface.device, None, 0)
                 .with_context(|| format!("cannot redirect to the device with index {}", interface.device))?;
-            keys.insert(ingress_key(interface.device, interface.vlan), number);
-            keys.insert(egress_key(interface.ifindex), number);
+        }
+        let mut interfaces: Array<&mut MapData, Interface> = typed(&mut ebpf, "INTERFACES")?;
+        let mut keys = BTreeMap::new();
+        for (number, interface) in &numbers {
+            interfaces.set(*number, interface, 0)?;
+            keys.insert(ingress_key(interface.device, interface.vlan), *number);
+            keys.insert(egress_key(interface.ifindex), *number);
         }
         sync(&mut ebpf, "INTERFACE_OF", &keys)?;
         let local: BTreeMap<u32, u32> = with.local.iter().map(|addr| (*addr, 1)).collect();
@@ -248,15 +273,52 @@ where
     M::try_from(map_mut(ebpf, name)?).with_context(|| format!("{name} is another kind of map"))
 }
 
+/// How many entries a hash map has room for.
+fn room(ebpf: &Ebpf, name: &str) -> Result<u32> {
+    match ebpf.map(name) {
+        Some(Map::HashMap(map)) => Ok(map.info()?.max_entries()),
+        _ => bail!("no hash map {name} in the object"),
+    }
+}
+
+/// The interfaces that the data path knows, by number.
+fn old_interfaces(ebpf: &mut Ebpf) -> Result<Vec<Interface>> {
+    let map: Array<&mut MapData, Interface> = typed(ebpf, "INTERFACES")?;
+    Ok(map.iter().collect::<Result<_, _>>()?)
+}
+
+/// Numbers for the interfaces. One that stays keeps its number, because packets remember it for a second; one that comes
+/// takes, as long as there are some, a number that nobody has had.
+fn numbered(old: &[Interface], wanted: &[Interface]) -> Vec<(u32, Interface)> {
+    let same = |a: &Interface, b: &Interface| {
+        a.role != ROLE_NONE && (a.ifindex, a.device, a.vlan, a.role) == (b.ifindex, b.device, b.vlan, b.role)
+    };
+    let kept = |number: &usize| wanted.iter().any(|new| same(&old[*number], new));
+    let mut free: Vec<usize> = (0..old.len()).filter(|number| !kept(number)).collect();
+    free.sort_by_key(|number| old[*number].role != ROLE_NONE);
+    let mut free = free.into_iter();
+    let number = |new: &Interface| old.iter().position(|old| same(old, new)).or_else(|| free.next());
+    let numbers: Vec<Option<usize>> = wanted.iter().map(number).collect();
+    let pair = |(number, new): (Option<usize>, &Interface)| Some((number? as u32, *new));
+    numbers.into_iter().zip(wanted).filter_map(pair).collect()
+}
+
 /// Makes a hash map hold exactly `wanted`, without a moment in which something that stays is missing.
 fn sync<K: Pod + Ord>(ebpf: &mut Ebpf, name: &str, wanted: &BTreeMap<K, u32>) -> Result<()> {
+    let room = room(ebpf, name)? as usize;
     let mut map: HashMap<&mut MapData, K, u32> = typed(ebpf, name)?;
-    let old: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    let old: BTreeSet<K> = map.keys().collect::<Result<_, _>>()?;
+    let gone: Vec<&K> = old.iter().filter(|key| !wanted.contains_key(key)).collect();
+    // If there is room for both, what comes is there before what goes is not.
+    let crowded = gone.len() + wanted.len() > room;
+    if crowded {
+        gone.iter().try_for_each(|key| map.remove(key))?;
+    }
     for (key, value) in wanted {
         map.insert(key, value, 0).with_context(|| format!("{name} is full"))?;
     }
-    for key in old.iter().filter(|key| !wanted.contains_key(key)) {
-        map.remove(key)?;
+    if !crowded {
+        gone.iter().try_for_each(|key| map.remove(key))?;
     }
     Ok(())
 }
@@ -280,4 +342,39 @@ fn sync_prefixes(ebpf: &mut Ebpf, name: &str, wanted: &[Prefix]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nat_common::maps::{ROLE_INSIDE, ROLE_OUTSIDE};
+
+    #[test]
+    fn interfaces_keep_their_numbers() {
+        let interface = |ifindex, role| Interface {
+            ifindex,
+            device: ifindex,
+            role,
+            ..Interface::default()
+        };
+        let (a, b, c) = (
+            interface(1, ROLE_INSIDE),
+            interface(2, ROLE_OUTSIDE),
+            interface(3, ROLE_INSIDE),
+        );
+        let none = Interface::default();
+        assert_eq!(numbered(&[none; 4], &[a, b]), [(0, a), (1, b)]);
+        // One more in front of them, with another MTU for those that were there.
+        let b = Interface { mtu: 1400, ..b };
+        assert_eq!(numbered(&[a, b, none, none], &[c, a, b]), [(2, c), (0, a), (1, b)]);
+        // The number of one that went is the last to be given again; on the other side it is another interface.
+        assert_eq!(
+            numbered(&[a, b, c, none], &[b, interface(1, ROLE_OUTSIDE)])
+                .last()
+                .unwrap()
+                .0,
+            3
+        );
+        assert_eq!(numbered(&[a, b], &[c, b]), [(0, c), (1, b)]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use anyhow::{Context as _, Error, Result, anyhow, bail};
+use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{
     Ebpf,
     programs::{
@@ -23,7 +23,7 @@ pub struct Wanted {
     pub ifindex: u32,
     /// Its name, for messages.
     pub name: String,
-    /// `object::INSIDE` or `object::OUTSIDE`.
+    /// `object::INSIDE`, `object::OUTSIDE` or `object::TRUNK`.
     pub program: &'static str,
     /// The mode that our link on it has, if it has one.
     pub attached: Option<Mode>,
@@ -31,7 +31,7 @@ pub struct Wanted {
 
 /// Attaches the programs to the devices, and takes them from devices that are no longer among these. A link that is
 /// there gets the new program; no packet sees a device without one. If one device fails, those that were attached in
-/// this call are detached again.
+/// this call are detached again; another call with what was wanted before puts everything back.
 pub fn attach(ebpf: &mut Ebpf, pins: &Pins, wanted: &[Wanted], mode: Mode) -> Result<()> {
     let mut fresh = Vec::new();
     for device in wanted {
@@ -60,7 +60,6 @@ pub fn attach(ebpf: &mut Ebpf, pins: &Pins, wanted: &[Wanted], mode: Mode) -> Re
 /// True if the link is new.
 fn one(ebpf: &mut Ebpf, path: &Path, device: &Wanted, mode: Mode) -> Result<bool> {
     let program = object::program(ebpf, device.program)?;
-    let mut removed = false;
     if path.exists() {
         let other_mode = device.attached.is_some_and(|attached| attached != mode);
         if !other_mode && replace(program, path, device)? {
@@ -68,9 +67,8 @@ fn one(ebpf: &mut Ebpf, path: &Path, device: &Wanted, mode: Mode) -> Result<bool
             return Ok(false);
         }
         unpin(path)?;
-        removed = true;
     }
-    fresh(program, path, device, mode, removed)?;
+    fresh(program, path, device, mode)?;
     tracing::info!(device = %device.name, program = device.program, ?mode, "attached");
     Ok(true)
 }
@@ -98,13 +96,13 @@ fn replace(program: &mut Xdp, path: &Path, device: &Wanted) -> Result<bool> {
     }
 }
 
-fn fresh(program: &mut Xdp, path: &Path, device: &Wanted, mode: Mode, removed: bool) -> Result<()> {
+fn fresh(program: &mut Xdp, path: &Path, device: &Wanted, mode: Mode) -> Result<()> {
     let mode = match mode {
         Mode::Native => XdpMode::Driver,
         Mode::Generic => XdpMode::Skb,
     };
-    // A link whose pin was just removed leaves its device a moment later.
-    let mut patience = if removed { 100 } else { 0 };
+    // A link whose pin was just removed, here or by an attempt before, leaves its device a moment later.
+    let mut patience = 100;
     let id = loop {
         match program.attach(device.ifindex, mode) {
             Ok(id) => break id,
@@ -158,20 +156,17 @@ fn os_error(error: &ProgramError) -> Option<i32> {
     }
 }
 
-/// Refuses a device that would need both programs.
-pub fn one_program_each(wanted: &[Wanted]) -> Result<Vec<Wanted>> {
+/// Each device once. One whose VLANs are on both sides gets the program that looks at the tag.
+pub fn one_program_each(wanted: &[Wanted]) -> Vec<Wanted> {
     let mut unique: Vec<Wanted> = Vec::new();
     for device in wanted {
-        match unique.iter().find(|other| other.ifindex == device.ifindex) {
+        match unique.iter_mut().find(|other| other.ifindex == device.ifindex) {
             None => unique.push(device.clone()),
             Some(other) if other.program == device.program => {}
-            Some(_) => bail!(
-                "{} carries inside and outside VLANs, but a device has one program: put one of the two sides on a device of its own",
-                device.name
-            ),
+            Some(other) => other.program = object::TRUNK,
         }
     }
-    Ok(unique)
+    unique
 }
 
 #[cfg(test)]
@@ -179,23 +174,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trunk_has_one_side() {
+    fn a_trunk_with_both_sides_gets_the_program_that_looks_at_the_tag() {
         let device = |ifindex, program| Wanted {
             ifindex,
             name: format!("if{ifindex}"),
             program,
             attached: None,
         };
-        let (a, b, c) = (
+        let (inside, outside, other) = (
             device(1, object::INSIDE),
-            device(1, object::INSIDE),
+            device(1, object::OUTSIDE),
             device(2, object::OUTSIDE),
         );
         assert_eq!(
-            one_program_each(&[a.clone(), b, c.clone()]).unwrap(),
-            [a.clone(), c.clone()]
+            one_program_each(&[inside.clone(), inside.clone(), other.clone()]),
+            [inside.clone(), other.clone()]
         );
-        let error = one_program_each(&[a, c, device(1, object::OUTSIDE)]).unwrap_err();
-        assert!(error.to_string().contains("if1 carries inside and outside"), "{error}");
+        let trunk = device(1, object::TRUNK);
+        assert_eq!(
+            one_program_each(&[inside, other.clone(), outside.clone(), outside]),
+            [trunk, other]
+        );
     }
 }

@@ -5,26 +5,34 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{MapData, ProgramArray},
     programs::{Program, Xdp},
 };
-use nat_common::maps::{Capacity, FRAGMENT_BUCKET, MAX_ADDRESSES, PORTS, SESSION_BUCKET};
+use nat_common::{
+    flow::Side,
+    maps::{Capacity, FRAGMENT_BUCKET, MAX_ADDRESSES, PORTS, SESSION_BUCKET},
+};
 
 /// The object file that the build made.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nat-ebpf"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nat-ebpf"));
 
 /// The program of inside interfaces.
 pub const INSIDE: &str = "sipnat_inside";
 /// The program of outside interfaces.
 pub const OUTSIDE: &str = "sipnat_outside";
+/// The program of devices whose VLANs are on both sides.
+pub const TRUNK: &str = "sipnat_trunk";
+/// The map through which it hands packets to the programs of the sides.
+pub const SIDES: &str = "SIDES";
 /// The program that tells the time.
 pub const CLOCK: &str = "sipnat_clock";
 /// The map that it writes jiffies to.
 pub const CLOCK_MAP: &str = "CLOCK";
 /// All programs.
-pub const PROGRAMS: [&str; 3] = [INSIDE, OUTSIDE, CLOCK];
+pub const PROGRAMS: [&str; 4] = [INSIDE, OUTSIDE, TRUNK, CLOCK];
 
 /// Every map of the object. They are pinned under these names.
-pub const MAPS: [&str; 29] = [
+pub const MAPS: [&str; 33] = [
     "STATE",
     "CONFIG",
     "ADDRESSES",
@@ -51,9 +59,13 @@ pub const MAPS: [&str; 29] = [
     "PUNTS",
     "PUNT_TOTAL",
     "PUNT_SOURCE",
+    "WATCHED",
+    "WATCH_TOTAL",
+    "WATCH_SOURCE",
     "IDS",
     "CLOCK",
     "LOCKS",
+    SIDES,
 ];
 
 /// Opens the maps pinned in `pins`, or makes and pins those that are missing, with the sizes of `capacity`.
@@ -85,6 +97,10 @@ pub fn open(capacity: &Capacity, pins: Option<&Path>) -> Result<Ebpf> {
         .map_max_entries("SESSIONS", capacity.session_buckets * SESSION_BUCKET)
         .map_max_entries("FRAGMENTS", capacity.fragment_buckets * FRAGMENT_BUCKET)
         .map_max_entries("DESTINATIONS", capacity.destinations);
+    #[cfg(feature = "ebpf-log")]
+    let level = log_level();
+    #[cfg(feature = "ebpf-log")]
+    loader.override_global(aya_log::LEVEL, &level, true);
     if let Some(pins) = pins {
         for name in MAPS {
             loader.map_pin_path(name, pins.join(name));
@@ -96,6 +112,22 @@ pub fn open(capacity: &Capacity, pins: Option<&Path>) -> Result<Ebpf> {
         .context("cannot load the eBPF object")
 }
 
+/// What the daemon's log is open for, as a level of aya-log: less is not even written by the kernel side.
+#[cfg(feature = "ebpf-log")]
+fn log_level() -> u8 {
+    use tracing::level_filters::LevelFilter;
+    [
+        LevelFilter::ERROR,
+        LevelFilter::WARN,
+        LevelFilter::INFO,
+        LevelFilter::DEBUG,
+        LevelFilter::TRACE,
+    ]
+    .iter()
+    .filter(|level| **level <= LevelFilter::current())
+    .count() as u8
+}
+
 /// Loads one program into the kernel.
 pub fn load<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
     let program: &mut Xdp = program(ebpf, name)?;
@@ -103,6 +135,21 @@ pub fn load<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
         .load()
         .with_context(|| format!("the kernel's verifier refused {name}"))?;
     Ok(program)
+}
+
+/// Tells the program of trunks the programs of the sides, which are loaded.
+pub fn connect(ebpf: &mut Ebpf) -> Result<()> {
+    for (side, name) in [(Side::Inside, INSIDE), (Side::Outside, OUTSIDE)] {
+        let program = program(ebpf, name)?.fd()?.try_clone()?;
+        let map = ebpf
+            .map_mut(SIDES)
+            .with_context(|| format!("no map {SIDES} in the object"))?;
+        let mut sides: ProgramArray<&mut MapData> = map.try_into()?;
+        sides
+            .set(side as u32, &program, 0)
+            .with_context(|| format!("the kernel does not take {name} into {SIDES}"))?;
+    }
+    Ok(())
 }
 
 /// A program of the object.

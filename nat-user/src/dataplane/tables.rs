@@ -122,7 +122,7 @@ impl Tables for UserTables {
         u32::from_ne_bytes(bytes)
     }
 
-    fn next_id(&self) -> u16 {
+    fn next_id(&self, _: u32) -> u16 {
         self.random() as u16
     }
 
@@ -221,8 +221,8 @@ impl Tables for UserTables {
     }
 
     /// Runs `insert` without the kernel's lock, which user space cannot take: entries are claimed by compare-and-swap, so
-    /// the worst that a packet of the same inside endpoint at the same moment can do is a second entry, and the one whose
-    /// slot is not live is dropped at the next look-up.
+    /// the worst that a packet of the same inside endpoint at the same moment can do is a second entry. Only forwards are
+    /// inserted from here, and [`crate::forwards::apply`], which the daemon repeats, ends the other binding.
     fn locked<R>(&self, _: u32, insert: impl FnOnce() -> R) -> Option<R> {
         Some(insert())
     }

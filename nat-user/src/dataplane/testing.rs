@@ -47,6 +47,7 @@ pub fn lab(addresses: u32, block_shift: u32) -> Lab {
         blocks_per_host: 32,
         rest: 20,
         refresh: 1,
+        ahead: 1,
         route_age: 16,
         udp: 50,
         tcp_established: 400,

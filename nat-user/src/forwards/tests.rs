@@ -3,6 +3,10 @@
 use super::*;
 use crate::dataplane::testing::{Lab, lab};
 use crate::{net::PortSet, pool};
+use nat_common::{
+    flow::InsideKey,
+    maps::{BUCKET, EntryState, EntryWord},
+};
 
 fn ready(addresses: u32) -> Lab {
     let lab = lab(addresses, 6);
@@ -72,6 +76,46 @@ fn they_take_the_ports_and_lead_both_ways() {
     apply(t, cfg, &BTreeMap::new(), 9);
     assert_eq!(slot(&lab, 0, 8000).0, SlotState::Resting);
     assert_eq!(binding::find(t, cfg, &key("10.0.0.1:80"), 9), None);
+}
+
+/// A packet inserted under the kernel's lock while the forward was inserted without it.
+#[test]
+fn a_binding_that_was_made_at_the_same_moment_gives_way_later() {
+    let lab = ready(1);
+    let (t, cfg) = (&lab.tables, &lab.cfg);
+    let forwards = Forwards {
+        fixed: vec![forward("8000", "10.0.0.1:80")],
+        ..Forwards::default()
+    };
+    let (key, index) = (key("10.0.0.1:80"), slot_index(0, Number::Udp, 8000));
+    apply(t, cfg, &forwards.slots(t, cfg), 7);
+    lookup::forget(t, cfg, &key, index);
+    let dynamic = binding::create(t, cfg, &key, 7);
+    let bucket = &t.index[lookup::Place::of(cfg, &key).buckets[0] as usize];
+    // The second entry goes to a place that look-ups come to later.
+    for place in 0..BUCKET {
+        let free = bucket.at(place);
+        if free.word.get() != 0 {
+            continue;
+        }
+        free.key
+            .set(u64::from(key.inside.addr) << 32 | u64::from(key.inside.port) << 16);
+        free.word
+            .set(EntryWord::new(EntryState::Live, Number::Udp, index, true, 7).0);
+        if binding::find(t, cfg, &key, 7) == Some(dynamic) {
+            break;
+        }
+        free.word.set(0);
+    }
+    assert_eq!(
+        binding::find(t, cfg, &key, 7),
+        Some(dynamic),
+        "the packet's entry is found first"
+    );
+    apply(t, cfg, &forwards.slots(t, cfg), 8);
+    assert_eq!(binding::find(t, cfg, &key, 8), Some(index));
+    let word = SlotWord(t.slots[dynamic as usize].word.get());
+    assert_eq!(word.state(), SlotState::Resting);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use nl::link::{
 use nl::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use nl::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
-use super::prefix::Prefix;
 use super::types::*;
+use crate::units::Prefix;
 
 /// The kernel's id of the main routing table.
 pub(super) const RT_TABLE_MAIN: u32 = 254;

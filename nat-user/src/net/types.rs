@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use super::prefix::Prefix;
+use crate::units::Prefix;
 
 /// One network interface of the current namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -102,6 +102,7 @@ fn a_status_names_warnings_without_their_reasons() {
         "eth1 runs in generic mode",
     ];
     let mut record = StatusRecord {
+        nat: true,
         warnings: warnings.map(Into::into).to_vec(),
         sweep: SweepRecord {
             passes: 12,
@@ -119,7 +120,7 @@ fn a_status_names_warnings_without_their_reasons() {
     };
     let text = shown(&record);
     for line in [
-        "sweep     1.2 ms of CPU for 77 bindings in the last of 12 passes, at most 90.0 ms in the last ten\n",
+        "sweep      1.2 ms of CPU for 77 bindings in the last of 12 passes, at most 90.0 ms in the last ten\n",
         "warning: sh1: the other end must not offload\nwarning: eth1 runs in generic mode\nreasons and remedies",
     ] {
         assert!(text.contains(line), "{text}");

@@ -134,14 +134,15 @@ fn master(device: &Interface, facts: &Facts, report: &mut Report) {
     }
 }
 
+/// A VLAN without an interface of its own: packets are translated, but the router itself speaks without a tag.
 fn vlan(port: &Port, report: &mut Report) {
-    let (Some(id), None) = (port.spec.vlan, port.layer3) else {
+    let Some(id) = port.spec.vlan.filter(|_| port.layer3.index == port.device.index) else {
         return;
     };
     let name = &port.spec.name;
-    report.error(
+    report.warning(
         Finding::new("vlan-missing", port.label(), "there is no VLAN interface for this tag")
-            .why("the router's address in the VLAN, its routes and its ARP answers need one, though the packets will bypass it")
+            .why(format!("addresses, routes and neighbours are taken from {name}, whose own packets have no tag: unless something adds and removes it there (tc vlan), neighbours must be permanent entries on both ends"))
             .remedy(format!("ip link add link {name} name {name}.{id} type vlan id {id}; give it an address and set it up")),
     );
 }

@@ -41,8 +41,9 @@ pub(super) struct Port<'a> {
     pub side: Side,
     /// Where the program is attached.
     pub device: &'a Interface,
-    /// Where the addresses, routes and neighbours are: the VLAN interface above, if the port is a VLAN.
-    pub layer3: Option<&'a Interface>,
+    /// Where the addresses, routes and neighbours are: the VLAN's own interface above the device if there is one, else the
+    /// device.
+    pub layer3: &'a Interface,
 }
 
 impl Port<'_> {
@@ -84,21 +85,18 @@ fn resolve<'a>(input: &'a PreflightInput, facts: &'a Facts, report: &mut Report)
             report.error(
                 Finding::new("interface-twice", &spec.name, what)
                     .why("each packet must come from one side")
-                    .remedy("name it once; two sides on one wire need two VLANs"),
+                    .remedy("name it once; two sides on one wire need two VLANs, each with its own interface"),
             );
             continue;
         }
         match facts.by_name(&spec.name) {
             Some(device) => {
-                let layer3 = match spec.vlan {
-                    Some(id) => facts.vlan_upper(device.index, id),
-                    None => Some(device),
-                };
+                let upper = spec.vlan.and_then(|id| facts.vlan_upper(device.index, id));
                 ports.push(Port {
                     spec,
                     side: *side,
                     device,
-                    layer3,
+                    layer3: upper.unwrap_or(device),
                 });
             }
             None => report.error(missing(spec, *side, facts)),

@@ -10,6 +10,7 @@ pub(super) fn judge(input: &PreflightInput, ports: &[Port], facts: &Facts, repor
     outside_addresses(input, ports, facts, report);
     overlap(input, ports, facts, report);
     inside_overlap(ports, facts, report);
+    one_network_each(ports, report);
     for port in ports {
         forwarding(port, facts, report);
     }
@@ -17,8 +18,8 @@ pub(super) fn judge(input: &PreflightInput, ports: &[Port], facts: &Facts, repor
 }
 
 fn on<'a>(port: &Port, facts: &'a Facts) -> impl Iterator<Item = &'a Address> + use<'a> {
-    let index = port.layer3.map(|i| i.index);
-    facts.addresses.iter().filter(move |a| Some(a.ifindex) == index)
+    let index = port.layer3.index;
+    facts.addresses.iter().filter(move |a| a.ifindex == index)
 }
 
 fn side<'a, 'b>(ports: &'b [Port<'a>], side: Side) -> impl Iterator<Item = &'b Port<'a>> {
@@ -26,16 +27,17 @@ fn side<'a, 'b>(ports: &'b [Port<'a>], side: Side) -> impl Iterator<Item = &'b P
 }
 
 fn outside_addresses(input: &PreflightInput, ports: &[Port], facts: &Facts, report: &mut Report) {
-    let outside: Vec<&Port> = side(ports, Side::Outside).filter(|p| p.layer3.is_some()).collect();
+    let outside: Vec<&Port> = side(ports, Side::Outside).collect();
     let Some(first) = outside.first() else { return };
-    let device = |port: &Port| port.layer3.map_or("", |i| i.name.as_str()).to_owned();
     for port in &outside {
         if on(port, facts).next().is_some() {
             continue;
         }
-        let finding = Finding::new("no-address", port.label(), "the outside interface has no IPv4 address").remedy(
-            format!("wait for DHCP, or: ip address add ADDRESS/LENGTH dev {}", device(port)),
-        );
+        let finding =
+            Finding::new("no-address", port.label(), "the outside interface has no IPv4 address").remedy(format!(
+                "wait for DHCP, or: ip address add ADDRESS/LENGTH dev {}",
+                port.layer3.name
+            ));
         if input.external.is_empty() {
             report.error(finding.why("hosts inside are translated to its address, and none is configured either"));
         } else {
@@ -63,7 +65,7 @@ fn outside_addresses(input: &PreflightInput, ports: &[Port], facts: &Facts, repo
             .why("nobody answers ARP for them, so answers arrive only if the provider routes them to this machine")
             .remedy(format!(
                 "unless they are routed here, for each: ip address add {one}/32 dev {}",
-                device(first)
+                first.layer3.name
             )),
         );
     }
@@ -77,7 +79,7 @@ fn overlap(input: &PreflightInput, ports: &[Port], facts: &Facts, report: &mut R
             .collect::<Vec<_>>()
     };
     let mut inside = named(Side::Inside);
-    let configured = input.inside_prefixes.iter().filter(|prefix| !prefix.is_default());
+    let configured = input.inside_prefixes.iter().filter(|prefix| **prefix != Prefix::ALL);
     inside.extend(configured.map(|prefix| ("inside prefixes".into(), *prefix)));
     let mut outside = named(Side::Outside);
     outside.extend(
@@ -122,10 +124,36 @@ fn inside_overlap(ports: &[Port], facts: &Facts, report: &mut Report) {
     }
 }
 
+/// The routing table names interfaces, not tags: behind one that stands for several networks it cannot say which is meant.
+fn one_network_each(ports: &[Port], report: &mut Report) {
+    for (i, port) in ports.iter().enumerate() {
+        let Some(other) = ports[..i].iter().find(|other| other.layer3.index == port.layer3.index) else {
+            continue;
+        };
+        let device = &port.device.name;
+        let tags: Vec<u16> = [other, port].iter().filter_map(|port| port.spec.vlan).collect();
+        let remedy = tags
+            .iter()
+            .map(|id| format!("ip link add link {device} name {device}.{id} type vlan id {id}"));
+        report.error(
+            Finding::new(
+                "vlan-ambiguous",
+                format!("{} and {}", other.label(), port.label()),
+                format!("both have {device} as the interface of their addresses and routes"),
+            )
+            .why("a route to that interface does not say which of the two networks is meant")
+            .remedy(format!(
+                "give each VLAN an interface of its own, with its address: {}",
+                remedy.collect::<Vec<_>>().join("; ")
+            )),
+        );
+    }
+}
+
 /// bpf_fib_lookup refuses (FWD_DISABLED) for an interface with forwarding off.
 fn forwarding(port: &Port, facts: &Facts, report: &mut Report) {
     let mut looked_up = vec![port.device];
-    looked_up.extend(port.layer3.filter(|l3| l3.index != port.device.index));
+    looked_up.extend(Some(port.layer3).filter(|l3| l3.index != port.device.index));
     for device in looked_up {
         let known = facts.devices.get(&device.index).and_then(|d| d.forwarding);
         if known != Some(false) {
@@ -150,7 +178,7 @@ const RP_FILTER_STRICT: u8 = 1;
 fn reverse_path(ports: &[Port], facts: &Facts, report: &mut Report) {
     let several = side(ports, Side::Outside).count() > 1;
     for port in side(ports, Side::Outside) {
-        let Some(device) = port.layer3 else { continue };
+        let device = port.layer3;
         let filter = facts.devices.get(&device.index).and_then(|d| d.rp_filter);
         if filter != Some(RP_FILTER_STRICT) {
             continue;

@@ -75,7 +75,7 @@ pub(super) fn facts() -> Facts {
     Facts {
         euid: 0,
         capabilities: u64::MAX,
-        kernel_release: "6.1.0-9-amd64".into(),
+        kernel_release: "6.12.0-9-amd64".into(),
         bpf_jit: Some(1),
         pin_dir: Some(PinDir {
             existing: "/sys/fs/bpf".into(),

@@ -16,9 +16,14 @@ fn the_machine() {
     expect(|_, f| f.capabilities = 0, &["privileges"], &[]);
     expect(|_, f| f.capabilities &= !(1 << 39), &[], &[]); // CAP_SYS_ADMIN includes CAP_BPF
     expect(|_, f| f.capabilities &= !(1 << 39 | 1 << 21), &["privileges"], &[]);
-    let old = expect(|_, f| f.kernel_release = "5.17.3".into(), &["kernel"], &[]);
-    assert!(old.to_string().contains("BPF_F_TEST_XDP_LIVE_FRAMES"), "{old}");
-    expect(|_, f| f.kernel_release = "5.18.0".into(), &[], &[]);
+    let old = expect(
+        |_, f| f.kernel_release = "6.1.0-56-cloud-amd64".into(),
+        &["kernel"],
+        &[],
+    );
+    assert!(old.to_string().contains("boot a kernel of 6.12 or later"), "{old}");
+    expect(|_, f| f.kernel_release = "6.6.30".into(), &[], &["kernel-untried"]);
+    expect(|_, f| f.kernel_release = "6.12.0".into(), &[], &[]);
     let jit = expect(|_, f| f.bpf_jit = Some(0), &["jit-off"], &[]);
     assert_eq!(jit.fixes()[0].to_string(), "/proc/sys/net/core/bpf_jit_enable = 1");
     expect(|_, f| f.bpf_jit = None, &[], &[]);
@@ -248,7 +253,12 @@ fn vlans() {
             .push(interface("lan0.5", UPPER, Kind::Vlan { parent: INSIDE, id: 5 }));
         f.addresses[0].ifindex = UPPER;
     };
-    expect(|i, _| i.inside[0].vlan = Some(5), &["vlan-missing"], &[]);
+    let bare = expect(|i, _| i.inside[0].vlan = Some(5), &[], &["vlan-missing"]);
+    let text = bare.to_string();
+    assert!(
+        text.contains("ip link add link lan0 name lan0.5 type vlan id 5"),
+        "{text}"
+    );
     let vlan = |i: &mut PreflightInput, f: &mut Facts| {
         i.inside[0].vlan = Some(5);
         upper(f);
@@ -279,6 +289,15 @@ fn vlans() {
         f.addresses[1].ifindex = INSIDE;
     };
     expect(stick, &[], &[]);
+    // But not without an interface that tells them apart.
+    let ambiguous = |i: &mut PreflightInput, f: &mut Facts| {
+        stick(i, f);
+        f.interfaces.pop();
+        f.addresses[0].ifindex = INSIDE;
+    };
+    let report = expect(ambiguous, &["overlap", "overlap", "vlan-ambiguous"], &["vlan-missing"]);
+    let text = report.to_string();
+    assert!(text.contains("lan0 VLAN 5 and lan0"), "{text}");
 }
 
 #[test]

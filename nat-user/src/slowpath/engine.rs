@@ -8,7 +8,7 @@ use nat_common::error::{self, IcmpError, Message};
 use nat_common::flow::Side;
 use nat_common::fragment::Datagram;
 use nat_common::maps::{Interface, ROLE_INSIDE, ROLE_OUTSIDE};
-use nat_common::packet::{Bytes, ETHERTYPE_VLAN};
+use nat_common::packet::{Bytes, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_VLAN, VLAN_LEN};
 use nat_common::parse::{DF, Headers, parse};
 
 use super::counters::{Counter, Counters};
@@ -16,6 +16,7 @@ use super::frame::{Held, Record};
 use super::limits::Limits;
 use super::neighbours::{Neighbours, NextHop};
 use super::orphans::{KnownDatagrams, Orphans};
+use super::reinject::LIVE_FRAME_MAX;
 use super::split;
 use crate::config::{Config, Refuse};
 use crate::units::Rate;
@@ -60,7 +61,12 @@ impl From<&Config> for Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Send an ICMP error.
-    Send(Box<Message>),
+    Send {
+        /// The error.
+        message: Box<Message>,
+        /// `None`: as the kernel routes it.
+        link: Option<Link>,
+    },
     /// Run the kernel program of `side` on a frame as if it had just come in on `ifindex`.
     Reinject {
         /// Which of the two programs.
@@ -76,10 +82,19 @@ pub enum Command {
     Poll(Vec<NextHop>),
 }
 
+/// A VLAN that has no interface of the kernel's, so that its frames are made here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Index of the device.
+    pub device: u32,
+    /// Ethernet header with tag.
+    pub header: [u8; ETHERNET_LEN + VLAN_LEN],
+}
+
 /// The state of the slow path.
 pub struct Engine {
     settings: Settings,
-    /// As in the data path's map `INTERFACES`.
+    /// Those of the data path's map `INTERFACES` that are in use.
     interfaces: Vec<Interface>,
     limits: Limits,
     neighbours: Neighbours,
@@ -190,7 +205,10 @@ impl Engine {
     /// Sends an error about a frame, if configuration, RFC 1812 and the rates allow it.
     fn say(&mut self, error: IcmpError, ifindex: u32, frame: &[u8], now: Instant, commands: &mut Vec<Command>) {
         match self.compose(error, ifindex, frame, now) {
-            Ok(message) => commands.push(Command::Send(Box::new(message))),
+            Ok(message) => commands.push(Command::Send {
+                message: Box::new(message),
+                link: self.interface(ifindex, frame).and_then(|i| link(i, frame)),
+            }),
             Err(why) => self.counters.count(why),
         }
     }
@@ -236,18 +254,16 @@ impl Engine {
             return Some(());
         }
         let side = side(self.interface(record.punt.ifindex, record.frame)?)?;
-        let packet = error::ip_packet(record.frame)?;
-        let start = packet.as_ptr() as usize - record.frame.as_ptr() as usize;
-        match split::split(packet, usize::from(mtu)) {
-            Ok(pieces) => {
+        match pieces(record.frame, usize::from(mtu)) {
+            Some(frames) => {
                 self.counters.count(Counter::Split);
-                commands.extend(pieces.iter().map(|piece| Command::Reinject {
+                commands.extend(frames.into_iter().map(|frame| Command::Reinject {
                     side,
                     ifindex: record.punt.ifindex,
-                    frame: [&record.frame[..start], piece].concat(),
+                    frame,
                 }));
             }
-            Err(_) => self.counters.count(Counter::Uncut),
+            None => self.counters.count(Counter::Uncut),
         }
         Some(())
     }
@@ -257,7 +273,11 @@ impl Engine {
         if hop.0 == 0 || hop.1 == 0 {
             return None;
         }
-        let frame = self.keep(record, now)?;
+        let Some(frame) = self.keep(record, now) else {
+            // Its successors shall find the way.
+            commands.push(Command::Resolve(hop));
+            return Some(());
+        };
         let taken = self.neighbours.hold(hop, frame, now);
         self.counters.count(Counter::NeighbourHeld);
         self.counters.add(Counter::NeighbourRefused, taken.dropped);
@@ -269,7 +289,9 @@ impl Engine {
 
     fn hold_orphan(&mut self, record: &Record, now: Instant) -> Option<()> {
         let side = side(self.interface(record.punt.ifindex, record.frame)?)?;
-        let frame = self.keep(record, now)?;
+        let Some(frame) = self.keep(record, now) else {
+            return Some(());
+        };
         let mut headers = Headers::default();
         parse(&mut Bytes(frame.bytes.clone()), &mut headers).ok()?;
         let refused = self.orphans.hold(Datagram::of(&headers, side), frame, now);
@@ -288,19 +310,27 @@ impl Engine {
     }
 
     fn give_back(&self, frames: Vec<Held>) -> Vec<Command> {
-        let command = |held: Held| {
+        let mut commands = Vec::with_capacity(frames.len());
+        for held in frames {
             let Some(side) = self.interface(held.ifindex, &held.bytes).and_then(side) else {
                 // The interface went while the frame waited.
                 self.counters.count(Counter::ReinjectFailed);
-                return None;
+                continue;
             };
-            Some(Command::Reinject {
+            let Some(frames) = fitting(held.bytes) else {
+                self.counters.count(Counter::TooLarge);
+                continue;
+            };
+            if frames.len() > 1 {
+                self.counters.count(Counter::Split);
+            }
+            commands.extend(frames.into_iter().map(|frame| Command::Reinject {
                 side,
                 ifindex: held.ifindex,
-                frame: held.bytes,
-            })
-        };
-        frames.into_iter().filter_map(command).collect()
+                frame,
+            }));
+        }
+        commands
     }
 
     /// The interface that a frame came in on, by device and VLAN.
@@ -329,6 +359,41 @@ fn side(interface: &Interface) -> Option<Side> {
         ROLE_OUTSIDE => Some(Side::Outside),
         _ => None,
     }
+}
+
+/// The frame, or if it is longer than what the kernel takes back, its packet in pieces, which RFC 791 §3.2 allows anyone on
+/// the way. `None` if it says "don't fragment".
+fn fitting(frame: Vec<u8>) -> Option<Vec<Vec<u8>>> {
+    if frame.len() <= LIVE_FRAME_MAX {
+        return Some(vec![frame]);
+    }
+    pieces(&frame, usize::from(u16::MAX))
+}
+
+/// The packet of a frame cut into frames of at most `mtu` bytes of IP packet, and no longer than what the kernel takes back.
+fn pieces(frame: &[u8], mtu: usize) -> Option<Vec<Vec<u8>>> {
+    let packet = error::ip_packet(frame)?;
+    let start = packet.as_ptr() as usize - frame.as_ptr() as usize;
+    let pieces = split::split(packet, mtu.min(LIVE_FRAME_MAX - start)).ok()?;
+    let frame = |piece: &Vec<u8>| [&frame[..start], piece].concat();
+    Some(pieces.iter().map(frame).collect())
+}
+
+/// How an error about `frame` gets back to where the frame came from, where the kernel could not send it.
+fn link(interface: &Interface, frame: &[u8]) -> Option<Link> {
+    if interface.vlan == 0 || interface.ifindex != interface.device {
+        return None;
+    }
+    let mut header = [0; ETHERNET_LEN + VLAN_LEN];
+    header[..6].copy_from_slice(frame.get(6..12)?);
+    header[6..12].copy_from_slice(&interface.mac);
+    header[12..14].copy_from_slice(&ETHERTYPE_VLAN.to_be_bytes());
+    header[14..16].copy_from_slice(&interface.vlan.to_be_bytes());
+    header[16..].copy_from_slice(&ETHERTYPE_IPV4.to_be_bytes());
+    Some(Link {
+        device: interface.device,
+        header,
+    })
 }
 
 fn dont_fragment(frame: &[u8]) -> Option<bool> {

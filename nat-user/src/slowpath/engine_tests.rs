@@ -68,7 +68,7 @@ impl Bench {
         let commands = self.punt(reason, ifindex, frame, (argument, 0));
         match commands.as_slice() {
             [] => None,
-            [Command::Send(message)] => Some(**message),
+            [Command::Send { message, link: None }] => Some(**message),
             other => panic!("{other:?}"),
         }
     }
@@ -258,10 +258,73 @@ fn too_big_without_df_is_cut_and_given_back() {
     assert_eq!((commands.len(), &payload[..]), (2, &original[38..]));
     assert_eq!(b.count(Counter::Split), 1);
     // A frame that did not arrive whole, and one whose header cannot be.
-    assert_eq!(b.punt(Reason::TooBig, INSIDE, &out(8000), (1280, 0)), []);
+    assert_eq!(b.punt(Reason::TooBig, INSIDE, &out(PUNT_MAX), (1280, 0)), []);
     assert_eq!(b.count(Counter::TooLarge), 1);
     assert_eq!(b.punt(Reason::TooBig, INSIDE, &out(1480), (0, 0)), []);
     assert_eq!(b.count(Counter::Malformed), 1);
+}
+
+/// Frames of the pieces of one datagram, and its payload put together again.
+fn pieces(commands: &[Command]) -> (Vec<usize>, Vec<u8>) {
+    let mut payload = Vec::new();
+    let mut lengths = Vec::new();
+    for command in commands {
+        let Command::Reinject { frame, .. } = command else {
+            panic!("{command:?}")
+        };
+        lengths.push(frame.len());
+        payload.extend_from_slice(&frame[34..]);
+    }
+    (lengths, payload)
+}
+
+#[test]
+fn jumbo_datagrams_are_cut_to_what_the_way_and_the_kernel_take() {
+    let mut b = Bench::new(|_| ());
+    let original = out(8000);
+    let (lengths, payload) = pieces(&b.punt(Reason::TooBig, INSIDE, &original, (1500, 0)));
+    assert_eq!(
+        (lengths, &payload[..]),
+        (vec![1514, 1514, 1514, 1514, 1514, 634], &original[34..])
+    );
+    // The way would take more than the kernel takes back.
+    let (lengths, payload) = pieces(&b.punt(Reason::TooBig, INSIDE, &original, (7000, 0)));
+    assert_eq!((lengths, &payload[..]), (vec![3322, 3322, 1458], &original[34..]));
+    assert_eq!((b.count(Counter::Split), b.count(Counter::TooLarge)), (2, 0));
+}
+
+#[test]
+fn jumbo_frames_to_a_cold_next_hop_have_it_resolved() {
+    let mut b = Bench::new(|_| ());
+    let (hop, argument) = ((OUTSIDE, NEXT_HOP), (NEXT_HOP, OUTSIDE));
+    let resolve = [Command::Resolve(hop)];
+    let whole = frame(HOST, REMOTE, DF, 8000);
+    // One that did not arrive whole is lost, but its successors find the way.
+    assert_eq!(b.punt(Reason::NoNeighbour, INSIDE, &out(PUNT_MAX), argument), resolve);
+    assert_eq!(b.count(Counter::TooLarge), 1);
+    assert_eq!(b.punt(Reason::NoNeighbour, INSIDE, &whole, argument), resolve);
+    assert_eq!(b.punt(Reason::NoNeighbour, INSIDE, &out(4000), argument), []);
+    // Of the others, those that may be cut are not lost either.
+    let (lengths, payload) = pieces(&b.engine.neighbour_known(hop, b.now));
+    assert_eq!((lengths, &payload[..]), (vec![3322, 746], &out(4000)[34..]));
+    assert_eq!((b.count(Counter::Split), b.count(Counter::TooLarge)), (1, 2));
+    assert_eq!(b.count(Counter::Malformed), 0);
+}
+
+#[test]
+fn in_a_vlan_without_an_interface_errors_leave_as_tagged_frames() {
+    let mut b = Bench::new(|_| ());
+    let bare = interfaces().into_iter().map(|i| Interface { ifindex: i.device, ..i });
+    let config = Config::parse("[nat]\ninside = [\"in\"]\noutside = [\"out\"]\n", "test").unwrap();
+    b.engine.configure(Settings::from(&config), bare.collect());
+    let f = tagged(out(50), 100);
+    let commands = b.punt(Reason::TtlExpired, INSIDE, &f, (0, 0));
+    let [Command::Send { link: Some(link), .. }] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    assert_eq!(link.device, INSIDE);
+    assert_eq!(link.header[..6], f[6..12], "back to where it came from");
+    assert_eq!(link.header[6..], [2, 0, 0, 0, 0, INSIDE as u8, 0x81, 0, 0, 100, 8, 0]);
 }
 
 #[test]
@@ -300,7 +363,7 @@ fn a_next_hop_that_does_not_answer_is_host_unreachable() {
         "a poll, no error yet"
     );
     let commands = b.pass(Duration::from_millis(1));
-    let [Command::Send(message)] = commands.as_slice() else {
+    let [Command::Send { message, link: None }] = commands.as_slice() else {
         panic!("{commands:?}")
     };
     assert_eq!((message.type_and_code(), source(message)), ((3, 1), [192, 168, 1, 1]));

@@ -1,36 +1,39 @@
-//! The raw socket that ICMP errors leave by.
+//! The raw sockets that ICMP errors leave by.
 
 use std::io;
 use std::mem::size_of;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
-/// Sends whole IP packets.
+/// Sends what is ready made; never waits.
 pub trait Outlet: Send {
-    /// Sends `packet` to its destination `to`; never waits.
+    /// Sends an IP packet to its destination `to`, as the kernel routes it.
     fn send(&mut self, packet: &[u8], to: Ipv4Addr) -> io::Result<()>;
+
+    /// Sends a frame out of a device.
+    fn send_frame(&mut self, frame: &[u8], device: u32) -> io::Result<()>;
 }
 
-/// Lets the kernel route packets whose IP header is ready made (it fills in the identification, which is 0).
-pub struct RawSocket(OwnedFd);
+/// A socket through which the kernel routes packets whose IP header is ready made (it fills in the identification, which is
+/// 0), and one for frames that are whole.
+pub struct Sockets {
+    packets: OwnedFd,
+    frames: OwnedFd,
+}
 
-impl RawSocket {
-    /// Opens it in the network namespace of the calling thread. Needs CAP_NET_RAW.
+impl Sockets {
+    /// Opens them in the network namespace of the calling thread. Needs CAP_NET_RAW.
     pub fn open() -> io::Result<Self> {
-        // SAFETY: no pointers; the descriptor is checked and owned by nobody else. IPPROTO_RAW implies IP_HDRINCL and
-        // receives nothing.
-        unsafe {
-            let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-            let fd = libc::socket(libc::AF_INET, kind, libc::IPPROTO_RAW);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(Self(OwnedFd::from_raw_fd(fd)))
-        }
+        Ok(Self {
+            // Implies IP_HDRINCL and receives nothing.
+            packets: open(libc::AF_INET, libc::IPPROTO_RAW)?,
+            // Protocol 0 receives nothing.
+            frames: open(libc::AF_PACKET, 0)?,
+        })
     }
 }
 
-impl Outlet for RawSocket {
+impl Outlet for Sockets {
     fn send(&mut self, packet: &[u8], to: Ipv4Addr) -> io::Result<()> {
         let address = libc::sockaddr_in {
             sin_family: libc::AF_INET as libc::sa_family_t,
@@ -40,20 +43,50 @@ impl Outlet for RawSocket {
             },
             sin_zero: [0; 8],
         };
-        // SAFETY: a buffer and an address that live during the call, with their lengths.
-        let sent = unsafe {
-            libc::sendto(
-                self.0.as_raw_fd(),
-                packet.as_ptr().cast(),
-                packet.len(),
-                libc::MSG_DONTWAIT,
-                (&raw const address).cast(),
-                size_of::<libc::sockaddr_in>() as libc::socklen_t,
-            )
+        send(&self.packets, packet, &address)
+    }
+
+    fn send_frame(&mut self, frame: &[u8], device: u32) -> io::Result<()> {
+        let address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as libc::sa_family_t,
+            sll_protocol: 0,
+            sll_ifindex: device as libc::c_int,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 6,
+            sll_addr: [0; 8],
         };
-        if sent < 0 {
+        send(&self.frames, frame, &address)
+    }
+}
+
+fn open(family: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers; the descriptor is checked and owned by nobody else.
+    unsafe {
+        let fd = libc::socket(family, kind, protocol);
+        if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(())
+        Ok(OwnedFd::from_raw_fd(fd))
     }
+}
+
+/// `A` is the socket family's address.
+fn send<A>(socket: &OwnedFd, bytes: &[u8], address: &A) -> io::Result<()> {
+    // SAFETY: a buffer and an address that live during the call, with their lengths.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            libc::MSG_DONTWAIT,
+            std::ptr::from_ref(address).cast(),
+            size_of::<A>() as libc::socklen_t,
+        )
+    };
+    if sent < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

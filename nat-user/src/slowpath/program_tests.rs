@@ -14,7 +14,7 @@ use nat_common::flow::Side;
 use nat_common::maps::{Capacity, Interface, ROLE_INSIDE, ROLE_OUTSIDE, egress_key, ingress_key};
 
 use super::namespace_tests::{HOST, Nothing, ROUTER, icmp_receiver, if_index, lab, udp};
-use super::outlet::RawSocket;
+use super::outlet::Sockets;
 use super::reinject::{KernelPrograms, Reinject as _};
 use super::*;
 use crate::config::Config;
@@ -149,7 +149,7 @@ fn from_the_ring_to_the_host_that_is_told() {
             interfaces,
             table: Box::new(Nothing(HashSet::new())),
             reinject,
-            outlet: Box::new(RawSocket::open().unwrap()),
+            outlet: Box::new(Sockets::open().unwrap()),
             net: Arc::new(Net::open().unwrap()),
         });
         let handle = slow_path.handle();

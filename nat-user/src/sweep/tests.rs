@@ -5,7 +5,7 @@ use crate::dataplane::testing::{Lab, lab};
 use crate::net::PortSet;
 use nat_common::{
     counters::REFUSED,
-    flow::Endpoint,
+    flow::{Endpoint, InsideKey, Proto},
     maps::AddressWord,
     ports::{NO_HOST, find_host, free_place, free_words, used_place},
     session::{Flow, SessionState, find, make},

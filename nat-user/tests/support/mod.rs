@@ -1,5 +1,7 @@
-//! A NAT that exists only in memory, served on a real socket, for the tests of everything around the data path.
+//! A NAT and a SIP server that exist only in memory, served on a real socket, for the tests of everything around them.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+
+mod sip;
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -14,10 +16,11 @@ use std::{
 
 use nat_user::{
     config::{ExternalSide, Filtering, Forward},
-    control::{BindingFilter, Ended, Events, Listener, Service, ServiceError, serve},
+    control::{BindingFilter, Ended, Events, Listener, Service, ServiceError, SipService, serve},
     records::*,
     units::Proto,
 };
+pub use sip::MemorySip;
 use tokio::sync::oneshot;
 
 pub const EXTERNAL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
@@ -30,6 +33,8 @@ pub struct MemoryService {
     /// How many bindings were handed out, to see that listing stops when it should.
     pub handed_out: AtomicU64,
     pub reload_fails: bool,
+    /// The SIP server beside it, if there is one.
+    pub sip: Option<MemorySip>,
 }
 
 impl MemoryService {
@@ -115,6 +120,8 @@ impl Service for MemoryService {
             exhaustion: ExhaustionRecord { quota: 8, pool: 9 },
             warnings: vec!["eth1 runs in generic mode".into()],
             schema_version: 1,
+            nat: true,
+            sip: self.sip.as_ref().map(MemorySip::status),
         })
     }
 
@@ -206,6 +213,13 @@ impl Service for MemoryService {
 
     fn detach(&self) -> Result<String, ServiceError> {
         Ok("detached from eth1".into())
+    }
+
+    fn sip(&self) -> Result<&dyn SipService, ServiceError> {
+        match &self.sip {
+            Some(sip) => Ok(sip),
+            None => Err(anyhow::anyhow!("no SIP server runs here; write [sip] into the configuration").into()),
+        }
     }
 }
 

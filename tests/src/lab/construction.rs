@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use anyhow::Result;
 
 use super::{
-    DEEP_GATEWAY, DEV, EXTERNAL, FAR_GATEWAY, Host, INSIDE_GATEWAY, INSIDE_ROUTER, Lab, LabBuilder, OUTSIDE_ROUTER,
-    SECOND_EXTERNAL, SECOND_INSIDE_GATEWAY, offset,
+    DEEP_GATEWAY, DEV, FAR_GATEWAY, FOREIGN_GATEWAY, Host, INSIDE_GATEWAY, INSIDE_ROUTER, Lab, LabBuilder,
+    OUTSIDE_ROUTER, SECOND_EXTERNAL, SECOND_INSIDE_GATEWAY, offset,
 };
 use crate::link::{Duty, End, Switch, veth};
 use crate::ns::Namespace;
@@ -18,6 +18,7 @@ pub fn build(prefix: String, plan: LabBuilder) -> Result<Lab> {
     construction.sides()?;
     construction.inside_router()?;
     construction.outside_router()?;
+    construction.foreign_nats()?;
     Ok(construction.lab)
 }
 
@@ -34,11 +35,25 @@ struct Construction {
     outside: Option<Switch>,
 }
 
+/// A home router: it translates, and lets nothing in that was not asked for.
+const FOREIGN_RULES: &str = "
+    table ip nat {
+        chain post { type nat hook postrouting priority srcnat; oifname eth0 masquerade; }
+    }
+    table ip filter {
+        chain forward {
+            type filter hook forward priority filter; policy drop;
+            ct state established,related accept
+            iifname eth1 accept
+        }
+    }";
+
 /// One interface of the router and the network on it.
 struct Side {
     dev: &'static str,
     switch: &'static str,
     gateway: Ipv4Addr,
+    length: u8,
     mtu: u32,
 }
 
@@ -55,7 +70,9 @@ impl Construction {
             far: None,
             second_inside: None,
             second_outside: None,
+            foreign: Vec::new(),
             others: vec![("router", router)],
+            external: plan.outside.external,
             external_addresses: plan.external_addresses,
             cold: plan.cold,
         };
@@ -74,17 +91,19 @@ impl Construction {
             dev: "in0",
             switch: "inside",
             gateway: INSIDE_GATEWAY,
+            length: 24,
             mtu: inside_mtu,
         };
         let outside = Side {
             dev: "out0",
             switch: "outside",
-            gateway: EXTERNAL,
+            gateway: self.plan.outside.external,
+            length: self.plan.outside.length,
             mtu: outside_mtu,
         };
         let first = Ipv4Addr::new(192, 168, 1, 10);
         (self.inside, self.lab.inside) = self.side(&inside, "h", first, self.plan.inside_hosts)?;
-        let first = Ipv4Addr::new(203, 0, 113, 100);
+        let first = self.plan.outside.first_host;
         (self.outside, self.lab.outside) = self.side(&outside, "o", first, self.plan.outside_hosts)?;
         if self.plan.second_inside {
             let gateway = SECOND_INSIDE_GATEWAY;
@@ -92,6 +111,7 @@ impl Construction {
                 dev: "in1",
                 switch: "inside1",
                 gateway,
+                length: 24,
                 mtu: inside_mtu,
             };
             let (_, mut hosts) = self.side(&side, "g", Ipv4Addr::new(192, 168, 2, 10), 1)?;
@@ -103,6 +123,7 @@ impl Construction {
                 dev: "out1",
                 switch: "outside1",
                 gateway,
+                length: 24,
                 mtu: outside_mtu,
             };
             let (_, mut hosts) = self.side(&side, "p", Ipv4Addr::new(192, 0, 2, 100), 1)?;
@@ -112,7 +133,7 @@ impl Construction {
             host.ip_batch(&[format!("route add default via {}", host.gateway)])?;
         }
         let further = 1..self.plan.external_addresses;
-        let further = further.map(|index| format!("addr add {}/32 dev out0", offset(EXTERNAL, index)));
+        let further = further.map(|index| format!("addr add {}/32 dev out0", offset(self.lab.external, index)));
         self.lab.router.ip_batch(&further.collect::<Vec<_>>())
     }
 
@@ -140,10 +161,10 @@ impl Construction {
                     veth(&port, &peer, side.mtu, self.plan.offloads)?;
                 }
             }
-            host.ip_batch(&[format!("addr add {}/24 dev {DEV}", host.ip)])?;
+            host.ip_batch(&[format!("addr add {}/{} dev {DEV}", host.ip, side.length)])?;
             made.push(host);
         }
-        router.ip_batch(&[format!("addr add {}/24 dev {}", side.gateway, side.dev)])?;
+        router.ip_batch(&[format!("addr add {}/{} dev {}", side.gateway, side.length, side.dev)])?;
         for host in &made {
             self.introduce(host.ip, side.dev)?;
         }
@@ -184,6 +205,33 @@ impl Construction {
             outside.ip_batch(&[format!("route add 198.51.100.0/24 via {OUTSIDE_ROUTER}")])?;
         }
         self.lab.far = Some(host);
+        Ok(())
+    }
+
+    /// `n1` … on the outside switch, and `f1` … behind them.
+    fn foreign_nats(&mut self) -> Result<()> {
+        let Some(switch) = self.outside.clone() else {
+            return Ok(());
+        };
+        for number in 1..=self.plan.foreign_nats {
+            let (role, mtu) = (format!("n{number}"), self.plan.outside_mtu);
+            let ip = offset(self.plan.outside.first_host, 100 + number);
+            let nat = self.host(&role, ip, self.plan.outside.external, Some("out0"))?;
+            nat.sysctl("net.ipv4.ip_forward", 1)?;
+            switch.plug(&role, &end(&nat, DEV, ip, Duty::Plain))?;
+            nat.ip_batch(&[format!("addr add {ip}/{} dev {DEV}", self.plan.outside.length)])?;
+            self.introduce(ip, "out0")?;
+            let host = self.host(
+                &format!("f{number}"),
+                Ipv4Addr::new(192, 168, 7, 10),
+                FOREIGN_GATEWAY,
+                None,
+            )?;
+            self.behind(&nat, &host, 24, mtu)?;
+            host.ip_batch(&[format!("route add default via {FOREIGN_GATEWAY}")])?;
+            nat.nft(FOREIGN_RULES)?;
+            self.lab.foreign.push((nat, host));
+        }
         Ok(())
     }
 

@@ -11,4 +11,6 @@ mod full;
 mod race;
 mod rig;
 mod same;
+mod trunk;
 mod twin;
+mod watch;

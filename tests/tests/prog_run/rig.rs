@@ -1,5 +1,6 @@
 //! The loaded programs, their tables filled, and a namespace with the devices that the tables name.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use aya::maps::lpm_trie::Key;
@@ -13,6 +14,7 @@ use nat_common::maps::{Capacity, Destination, Interface, PUNT_SOURCES, egress_ke
 use nat_common::memory::{MemTables, Prefix, Setup};
 use nat_common::policy::Rule;
 use nat_common::tables::Tables;
+use nat_common::watch::SOURCES;
 use nat_user::dataplane::clock::Clock;
 use nat_user::dataplane::object;
 use nat_user::dataplane::shared::Shared;
@@ -37,17 +39,10 @@ const TOKENS: u32 = 1 << 28;
 /// Runs `work` in a namespace of its own that has a device for each interface, on processor 0.
 pub fn in_lab(setup: &Setup, work: impl FnOnce(&Namespace) + Send) {
     let ns = Namespace::new("prog").unwrap();
-    let add = |i: &Interface| {
-        let n = i.device;
-        format!("link add d{n} index {n} type veth peer name p{n}")
-    };
-    let up = |i: &Interface| format!("link set d{} up", i.device);
-    let lines: Vec<String> = setup
-        .interfaces
-        .iter()
-        .map(add)
-        .chain(setup.interfaces.iter().map(up))
-        .collect();
+    let devices: BTreeSet<u32> = setup.interfaces.iter().map(|i| i.device).collect();
+    let add = |n| format!("link add d{n} index {n} type veth peer name p{n}");
+    let up = |n| format!("link set d{n} up");
+    let lines: Vec<String> = devices.iter().map(add).chain(devices.iter().map(up)).collect();
     ns.ip_batch(&lines).unwrap();
     ns.enter(|| {
         pin(0);
@@ -87,6 +82,7 @@ pub struct Rig {
     ebpf: Ebpf,
     punts: RingBuf<MapData>,
     events: RingBuf<MapData>,
+    watched: RingBuf<MapData>,
     now: u32,
     devices: [u32; 2],
     /// What the cache of destinations was filled with.
@@ -110,6 +106,7 @@ impl Rig {
         for name in object::PROGRAMS {
             object::load(&mut ebpf, name).unwrap();
         }
+        object::connect(&mut ebpf).unwrap();
         let options = TestRunOptions {
             data_in: Some(&[0; 64]),
             ..TestRunOptions::new()
@@ -121,13 +118,15 @@ impl Rig {
         let jiffies: u64 = array(&mut ebpf, object::CLOCK_MAP).get(&0, 0).unwrap();
         // User space reads no time from its tables here.
         let tables = UserTables::open(&ebpf, Clock::new(250, jiffies, Instant::now())).unwrap();
-        let [punts, events] = ["PUNTS", "EVENTS"].map(|name| RingBuf::try_from(ebpf.take_map(name).unwrap()).unwrap());
+        let [punts, events, watched] =
+            ["PUNTS", "EVENTS", "WATCHED"].map(|name| RingBuf::try_from(ebpf.take_map(name).unwrap()).unwrap());
         let device = |role| setup.interfaces.iter().find(|i| i.role == role).unwrap().device;
         let mut rig = Self {
             tables,
             ebpf,
             punts,
             events,
+            watched,
             now: (jiffies >> TICK_SHIFT) as u32,
             devices: [nat_common::maps::ROLE_INSIDE, nat_common::maps::ROLE_OUTSIDE].map(device),
             believed: Vec::new(),
@@ -189,7 +188,12 @@ impl Rig {
         }
         let full = [TOKENS.to_ne_bytes(), self.now.to_ne_bytes()].concat();
         let full: [u8; 8] = full.try_into().unwrap();
-        for (name, len) in [("PUNT_TOTAL", 1), ("PUNT_SOURCE", PUNT_SOURCES)] {
+        for (name, len) in [
+            ("PUNT_TOTAL", 1),
+            ("PUNT_SOURCE", PUNT_SOURCES),
+            ("WATCH_TOTAL", 1),
+            ("WATCH_SOURCE", SOURCES),
+        ] {
             let mut map = per_cpu::<[u8; 8]>(ebpf, name);
             (0..len).for_each(|index| map.set(index, everywhere(full), 0).unwrap());
         }
@@ -270,9 +274,23 @@ impl Rig {
         Ran { action, reason, bytes }
     }
 
-    /// The program of a side.
+    /// The registrations that the daemon would have got copies of since this was asked last.
+    pub fn copies(&mut self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.watched.next().map(|record| record.to_vec())).collect()
+    }
+
+    /// Takes all tokens for copies of registrations; time stands still, so there are no new ones.
+    pub fn drain_watch_budget(&mut self) {
+        let none = [0u32.to_ne_bytes(), self.now.to_ne_bytes()].concat();
+        let none: [u8; 8] = none.try_into().unwrap();
+        let mut map = per_cpu::<[u8; 8]>(&mut self.ebpf, "WATCH_SOURCE");
+        (0..SOURCES).for_each(|index| map.set(index, everywhere(none), 0).unwrap());
+    }
+
+    /// The program that the device of a side has.
     pub fn program(&self, side: Side) -> &Xdp {
         let name = match side {
+            _ if self.devices[0] == self.devices[1] => object::TRUNK,
             Side::Inside => object::INSIDE,
             Side::Outside => object::OUTSIDE,
         };

@@ -12,8 +12,12 @@ use nat_common::packet::Bytes;
 use nat_common::raw::Word64;
 use nat_common::tables::Tables;
 use nat_common::verdict::Verdict;
+use nat_common::watch::Copied;
 
 use crate::rig::{DROP, PASS, REDIRECT, Ran, Rig};
+
+/// What the daemon is told of a registration, and the message.
+pub type HostCopy = (Copied, Vec<u8>);
 
 /// A NAT that is asked twice: in the kernel and on the host.
 pub struct Twin<'r> {
@@ -49,6 +53,11 @@ impl<'r> Twin<'r> {
         self.scout.run(Side::Inside, device, &mut Bytes(frame.to_vec()));
         relax(&self.scout, self.rig);
         Endpoint::new(seen.source, seen.ports.0)
+    }
+
+    /// The registrations that the daemon got copies of since this was asked last: from the kernel, and from the host.
+    pub fn copies(&mut self) -> (Vec<Vec<u8>>, Vec<HostCopy>) {
+        (self.rig.copies(), self.host.copies())
     }
 
     /// One frame through both; the error says in what they differ.

@@ -155,44 +155,10 @@ fn tags_of_no_configured_interface_pass_untouched() {
     assert_eq!(counter(&nat, "foreign_vlan"), 1);
 }
 
-/// The routes and neighbours of a VLAN are those of its VLAN interface. A kernel that has no such interfaces (the test
-/// machine's may be one) can only be refused; where it has them, packets are translated.
-#[test]
-fn a_tagged_inside_is_translated_or_refused_with_the_reason() {
-    let lab = Lab::builder().build().unwrap();
-    let config = NatConfig::toml(&lab.complete(TAGGED_INSIDE));
-    let upper = [
-        "link", "add", "link", "in0", "name", "in0.100", "type", "vlan", "id", "100",
-    ];
-    if !lab.router.output("ip", upper).unwrap().status.success() {
-        println!("this kernel has no VLAN interfaces: only the refusal is tried");
-        let daemon = Daemon::prepare(&lab.router, config).unwrap();
-        let mut child = daemon.spawn(&[]).unwrap();
-        assert_eq!(child.wait_exit(SOON).unwrap().code(), Some(1));
-        let log = child.log();
-        for part in [
-            "in0 VLAN 100",
-            "no VLAN interface",
-            "ip link add link in0 name in0.100 type vlan id 100",
-        ] {
-            assert!(log.contains(part), "{part:?} is missing in {log}");
-        }
-        return;
-    }
-    let mac = tests::packet::mac_text(lab.h(1).mac);
-    lab.router
-        .ip_batch(&[
-            "addr add 192.168.100.1/24 dev in0.100".into(),
-            "link set in0.100 up".into(),
-            format!("neigh replace 192.168.100.10 lladdr {mac} dev in0.100 nud permanent"),
-        ])
-        .unwrap();
-    let _nat = lab.start_nat_as(Nat::Sipnat, TAGGED_INSIDE).unwrap();
+/// Sends a datagram from the VLAN of h1 to o1 and has it answered.
+fn there_and_back(lab: &Lab, source: &str, vlan: u16) {
     let (mut inside, mut outside) = (RawSocket::host(lab.h(1)).unwrap(), RawSocket::host(lab.o(1)).unwrap());
-    lab.o(1).mute().unwrap();
-    let out = Packet::udp("192.168.100.10:9000", "203.0.113.100:9", b"out")
-        .vlan(TAG)
-        .via(lab.h(1));
+    let out = Packet::udp(source, "203.0.113.100:9", b"out").vlan(vlan).via(lab.h(1));
     inside.send_packet(&out).unwrap();
     let got = outside
         .recv_packet("the packet", SOON, |packet| packet.payload() == b"out")
@@ -204,5 +170,150 @@ fn a_tagged_inside_is_translated_or_refused_with_the_reason() {
     let back = inside
         .recv_packet("the answer", SOON, |packet| packet.payload() == b"in")
         .unwrap();
-    assert_eq!((back.eth.vlan, back.dst()), (Some(TAG), out.src()));
+    assert_eq!((back.eth.vlan, back.dst()), (Some(vlan), out.src()));
+    // What the router says itself has the tag, too.
+    inside.send_packet(&out.ttl(1)).unwrap();
+    let error = inside
+        .recv_packet("time exceeded", SOON, |packet| packet.is_icmp(11, 0))
+        .unwrap();
+    assert_eq!(error.eth.vlan, Some(vlan));
+}
+
+/// A kernel without VLAN interfaces (the test machine's may be one) has the routes and neighbours on the device itself.
+#[test]
+fn a_tagged_inside_needs_no_vlan_interface() {
+    let lab = Lab::builder().build().unwrap();
+    let nat = lab.start_nat_as(Nat::Sipnat, TAGGED_INSIDE).unwrap();
+    let warnings = nat.json(&["status"]).unwrap()["warnings"].to_string();
+    assert!(warnings.contains("no VLAN interface for this tag"), "{warnings}");
+    lab.o(1).mute().unwrap();
+    there_and_back(&lab, "192.168.1.10:9000", TAG);
+}
+
+#[test]
+fn a_tagged_outside_needs_no_vlan_interface() {
+    let lab = Lab::builder().build().unwrap();
+    let config = "[nat]\noutside = [{ interface = \"out0\", vlan = 100 }]\n";
+    let _nat = lab.start_nat_as(Nat::Sipnat, config).unwrap();
+    lab.o(1).mute().unwrap();
+    let (mut inside, mut outside) = (RawSocket::host(lab.h(1)).unwrap(), RawSocket::host(lab.o(1)).unwrap());
+    let out = Packet::udp("192.168.1.10:9000", "203.0.113.100:9", b"out").via(lab.h(1));
+    inside.send_packet(&out).unwrap();
+    let got = outside
+        .recv_packet("the packet", SOON, |packet| packet.payload() == b"out")
+        .unwrap();
+    assert_eq!((got.eth.vlan, got.ip.src), (Some(TAG), lab.external(0)));
+    // An answer without the tag is no answer: it is not for the NAT.
+    let answer = |text| Packet::udp(got.dst(), got.src(), text).via(lab.o(1));
+    outside.send_packet(&answer(b"bare")).unwrap();
+    outside.send_packet(&answer(b"in").vlan(TAG)).unwrap();
+    inside
+        .recv_only(
+            "the answer",
+            SOON,
+            |packet| packet.payload() == b"in" && packet.eth.vlan.is_none(),
+            |packet| packet.payload() == b"bare",
+        )
+        .unwrap();
+}
+
+/// Gives the router a VLAN interface; false where the kernel has none.
+fn vlan_interface(lab: &Lab, parent: &str, id: u16) -> bool {
+    let (name, id) = (format!("{parent}.{id}"), id.to_string());
+    let line = ["link", "add", "link", parent, "name", &name, "type", "vlan", "id", &id];
+    let made = lab.router.output("ip", line).unwrap().status.success();
+    if !made {
+        println!("this kernel has no VLAN interfaces: not tried");
+    }
+    made
+}
+
+#[test]
+fn a_tagged_inside_has_the_routes_of_its_vlan_interface() {
+    let lab = Lab::builder().build().unwrap();
+    if !vlan_interface(&lab, "in0", TAG) {
+        return;
+    }
+    let mac = tests::packet::mac_text(lab.h(1).mac);
+    lab.router
+        .ip_batch(&[
+            "addr add 192.168.100.1/24 dev in0.100".into(),
+            "link set in0.100 up".into(),
+            format!("neigh replace 192.168.100.10 lladdr {mac} dev in0.100 nud permanent"),
+        ])
+        .unwrap();
+    let _nat = lab.start_nat_as(Nat::Sipnat, TAGGED_INSIDE).unwrap();
+    lab.o(1).mute().unwrap();
+    there_and_back(&lab, "192.168.100.10:9000", TAG);
+}
+
+/// Which of two VLANs a route leads to, only interfaces of their own can tell; with them one device can be both sides.
+#[test]
+fn a_router_on_a_stick_translates_or_is_refused_with_the_reason() {
+    const STICK: &str =
+        "[nat]\ninside = [{ interface = \"in0\", vlan = 100 }]\noutside = [{ interface = \"in0\", vlan = 200 }]\n";
+    let lab = Lab::builder().build().unwrap();
+    if !(vlan_interface(&lab, "in0", 100) && vlan_interface(&lab, "in0", 200)) {
+        let daemon = Daemon::prepare(&lab.router, NatConfig::toml(STICK)).unwrap();
+        let mut child = daemon.spawn(&[]).unwrap();
+        assert_eq!(child.wait_exit(SOON).unwrap().code(), Some(1));
+        let log = child.log();
+        for part in [
+            "in0 VLAN 100 and in0 VLAN 200",
+            "does not say which of the two networks",
+            "ip link add link in0 name in0.200 type vlan id 200",
+        ] {
+            assert!(log.contains(part), "{part:?} is missing in {log}");
+        }
+        return;
+    }
+    let mac = tests::packet::mac_text(lab.h(1).mac);
+    lab.router
+        .ip_batch(&[
+            "addr add 192.168.100.1/24 dev in0.100".into(),
+            "addr add 198.51.100.1/24 dev in0.200".into(),
+            "link set in0.100 up".into(),
+            "link set in0.200 up".into(),
+            format!("neigh replace 192.168.100.10 lladdr {mac} dev in0.100 nud permanent"),
+            format!("neigh replace 198.51.100.9 lladdr {mac} dev in0.200 nud permanent"),
+        ])
+        .unwrap();
+    let _nat = lab.start_nat_as(Nat::Sipnat, STICK).unwrap();
+    let mut wire = RawSocket::host(lab.h(1)).unwrap();
+    let out = Packet::udp("192.168.100.10:9000", "198.51.100.9:9", b"out").via(lab.h(1));
+    wire.send_packet(&out.clone().vlan(100)).unwrap();
+    let got = wire
+        .recv_packet("the packet", SOON, |packet| packet.ip.src.octets()[0] == 198)
+        .unwrap();
+    assert_eq!((got.eth.vlan, got.payload()), (Some(200), &b"out"[..]));
+    let answer = Packet::udp(got.dst(), got.src(), b"in").via(lab.h(1)).vlan(200);
+    wire.send_packet(&answer).unwrap();
+    let back = wire
+        .recv_packet("the answer", SOON, |packet| packet.dst() == out.src())
+        .unwrap();
+    assert_eq!((back.eth.vlan, back.payload()), (Some(100), &b"in"[..]));
+}
+
+/// The datagram exceeds what the slow path can hand back to the kernel in one frame (RFC 791 §3.2, RFC 1812 §4.2.2.7).
+#[test]
+fn a_jumbo_datagram_is_fragmented_for_a_smaller_way() {
+    let lab = Lab::builder().inside_mtu(9000).build().unwrap();
+    let _nat = lab.start_nat_as(Nat::Sipnat, "").unwrap();
+    let echo = UdpEcho::start(lab.o(1), 7).unwrap();
+    let capture = Capture::host(lab.o(1)).unwrap();
+    let (mut host, text) = (
+        RawSocket::host(lab.h(1)).unwrap(),
+        (0..8000u32).map(|at| (at % 251) as u8).collect::<Vec<u8>>(),
+    );
+    let packet = Packet::udp("192.168.1.10:9000", echo.endpoint, &text).via(lab.h(1));
+    assert!(!packet.ip.df);
+    host.send_packet(&packet).unwrap();
+    // The far end put it together and found its checksum right; its answer comes in pieces as well.
+    let answer = host
+        .recv_packet("a piece of the answer", SOON, |packet| packet.ip.mf)
+        .unwrap();
+    assert_eq!(answer.ip.dst, packet.ip.src);
+    let sent: Vec<Packet> = capture.received().into_iter().filter(|packet| packet.ip.mf).collect();
+    assert!(sent.len() >= 5, "{} pieces", sent.len());
+    assert!(sent.iter().all(|piece| piece.ip.src == lab.external(0)));
 }

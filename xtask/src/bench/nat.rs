@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tests::link::Offloads;
 
 use super::figures::Bound;
 use super::pps::{self, Plan};
 use super::report::Report;
 use super::stand::{Router, Stand};
-use super::{expiry, iperf, machine, memory, new_flows, prog};
+use super::{document, expiry, iperf, machine, memory, new_flows, prog};
 use crate::cli::{BenchNat, BenchPart, BenchRouter};
 use crate::run::root;
 
@@ -23,6 +23,7 @@ pub fn run(options: &BenchNat) -> Result<()> {
     let start = Instant::now();
     let bench = Bench::new(options)?;
     let mut report = Report {
+        title: "NAT",
         machine: machine::describe(bench.plan.cpu),
         command: command(),
         ..Report::default()
@@ -40,10 +41,7 @@ pub fn run(options: &BenchNat) -> Result<()> {
     let all = options.only.is_empty() && options.routers.is_empty() && !options.quick;
     let default = all.then(|| root().join("docs/performance.md"));
     if let Some(path) = options.output.clone().or(default) {
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
-        }
-        std::fs::write(&path, report.document()).with_context(|| format!("write {}", path.display()))?;
+        document::write(&path, "nat", &report.section())?;
         println!("{} is written.", path.display());
     }
     Ok(())

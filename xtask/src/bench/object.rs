@@ -4,11 +4,9 @@
 use anyhow::Context;
 use anyhow::Result;
 
-#[cfg(any(test, not(feature = "bench")))]
 use crate::run::{cargo, step};
 
 /// Builds it, as nat-user's build script builds sipnat's.
-#[cfg(any(test, not(feature = "bench")))]
 pub fn build() -> Result<()> {
     #[rustfmt::skip]
     let args = [

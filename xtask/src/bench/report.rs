@@ -7,6 +7,8 @@ use super::figures::{Bound, Target};
 /// Everything that a run found out.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// Heading of its section.
+    pub title: &'static str,
     /// The machine, line by line: what, and which.
     pub machine: Vec<(&'static str, String)>,
     /// The command that was run.
@@ -107,14 +109,12 @@ impl Report {
         table
     }
 
-    /// The whole as a Markdown document.
-    pub fn document(&self) -> String {
-        let mut out = String::from("# Performance\n\n");
+    /// The whole as a section of a Markdown document.
+    pub fn section(&self) -> String {
+        let mut out = format!("## {}\n\n", self.title);
         let _ = writeln!(
             out,
-            "This file is written by `{}`; nothing in it is written by hand. All figures come from one run on one machine: \
-             read them as ratios. Where a measurement was repeated, the median is given with the smallest and the largest \
-             value.\n",
+            "Written by `{}`. Where a measurement was repeated, the median is given with the smallest and the largest value.\n",
             self.command
         );
         let mut machine = Table::new("", "", &["machine", ""]);
@@ -125,7 +125,7 @@ impl Report {
             .collect();
         out += &machine.render();
         for table in [self.summary()].iter().chain(&self.tables) {
-            let _ = write!(out, "\n## {}\n\n{}\n\n{}", table.title, table.text, table.render());
+            let _ = write!(out, "\n### {}\n\n{}\n\n{}", table.title, table.text, table.render());
         }
         out
     }
@@ -143,7 +143,7 @@ mod tests {
         };
         report.target("speed", Bound::AtLeast(3.0), Some(2.5), " x");
         report.target("cost", Bound::AtMost(3.0), None, "");
-        let text = report.document();
+        let text = report.section();
         assert!(text.contains("| speed |  ≥ 3 x |   2.50 x |       MISSED |"), "{text}");
         assert!(text.contains("| cost  |    ≤ 3 |        - | not measured |"), "{text}");
     }

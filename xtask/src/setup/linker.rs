@@ -28,7 +28,11 @@ pub fn ensure() -> Result<bool> {
     eprintln!("setup: {why}; cargo builds version {VERSION} for LLVM {LLVM} (about a minute)");
     let feature = format!("llvm-{LLVM}");
     let mut command = Command::new("cargo");
-    command.env("LLVM_PREFIX", prefix).current_dir(std::env::temp_dir());
+    // Away from the workspace and its settings; so the toolchain must be named, as there may be no default one.
+    command
+        .env("LLVM_PREFIX", prefix)
+        .env("RUSTUP_TOOLCHAIN", super::toolchain::channel()?)
+        .current_dir(std::env::temp_dir());
     #[rustfmt::skip]
     command.args([
         "install", "bpf-linker", "--version", VERSION, "--locked", "--force", "--no-default-features", "--features", &feature,

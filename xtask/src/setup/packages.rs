@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail};
 use crate::run::{as_root, has, is_root, output_of, step};
 
 /// A Debian package, and a program or file by which another distribution's equivalent is recognised.
-type Package = (&'static str, &'static str);
+pub type Package = (&'static str, &'static str);
 
 #[rustfmt::skip]
-const PACKAGES: [Package; 26] = [
+const PACKAGES: [Package; 32] = [
     ("build-essential", "cc"), ("llvm-22-dev", "/usr/lib/llvm-22/bin/llvm-config"), ("libpolly-22-dev", ""),
     ("libzstd-dev", "/usr/include/zstd.h"), ("zlib1g-dev", "/usr/include/zlib.h"),
     ("iproute2", "ip"), ("ethtool", "ethtool"), ("tcpdump", "tcpdump"), ("nftables", "nft"), ("conntrack", "conntrack"),
@@ -19,17 +19,24 @@ const PACKAGES: [Package; 26] = [
     ("iputils-ping", "ping"), ("traceroute", "traceroute"), ("mtr-tiny", "mtr"), ("curl", "curl"), ("hping3", "hping3"),
     ("python3", "/usr/bin/python3"), ("python3-scapy", ""), ("procps", "ps"), ("socat", "socat"),
     ("netcat-openbsd", "nc"), ("util-linux", "nsenter"), ("libc-bin", "ldd"),
+    ("sip-tester", "sipp"), ("sipsak", "sipsak"), ("baresip-core", "baresip"), ("kamailio", "kamailio"),
+    ("kamailio-tls-modules", ""), ("kamailio-outbound-modules", ""),
 ];
 
 /// Packages that start a service when they are installed.
-const SERVICES: [&str; 1] = ["coturn"];
+const SERVICES: [&str; 2] = ["coturn", "kamailio"];
 
-/// Installs the packages that are missing. Returns whether there were any.
+/// Installs what everything needs and is missing. Returns whether there was anything.
 pub fn ensure() -> Result<bool> {
+    ensure_these(&PACKAGES)
+}
+
+/// Installs those packages that are missing. Returns whether there were any.
+pub fn ensure_these(packages: &[Package]) -> Result<bool> {
     if !has("apt-get") || !has("dpkg-query") {
-        return elsewhere().map(|()| false);
+        return elsewhere(packages).map(|()| false);
     }
-    let missing = missing_packages();
+    let missing = missing_packages(packages);
     if missing.is_empty() {
         return Ok(false);
     }
@@ -54,8 +61,8 @@ pub fn ensure() -> Result<bool> {
     Ok(true)
 }
 
-fn missing_packages() -> Vec<&'static str> {
-    let names = PACKAGES.map(|(name, _)| name);
+fn missing_packages(packages: &[Package]) -> Vec<&'static str> {
+    let names: Vec<&str> = packages.iter().map(|(name, _)| *name).collect();
     let query = [&["-W", "-f=${Package} ${db:Status-Status}\n"], &names[..]].concat();
     // It fails when a package is unknown, and still lists the others.
     let output = std::process::Command::new("dpkg-query").args(query).output();
@@ -92,7 +99,7 @@ fn stop(service: &str) -> Result<()> {
 }
 
 /// On another distribution: nothing is installed, but what is missing is named.
-fn elsewhere() -> Result<()> {
+fn elsewhere(packages: &[Package]) -> Result<()> {
     let there = |sign: &str| {
         if sign.starts_with('/') {
             Path::new(sign).exists()
@@ -100,7 +107,7 @@ fn elsewhere() -> Result<()> {
             has(sign)
         }
     };
-    let missing: Vec<String> = PACKAGES
+    let missing: Vec<String> = packages
         .iter()
         .filter(|(_, sign)| !sign.is_empty() && !there(sign))
         .map(|(package, sign)| format!("    {sign} (on Debian in {package})"))

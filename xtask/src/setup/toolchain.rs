@@ -9,9 +9,7 @@ use crate::run::{has, output_of, root, step};
 
 /// Installs the toolchain of `rust-toolchain.toml`, or components that it lacks. Returns whether it had to.
 pub fn ensure() -> Result<bool> {
-    let path = root().join("rust-toolchain.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let (channel, components) = pinned(&text).with_context(|| format!("no channel in {}", path.display()))?;
+    let (channel, components) = file()?;
     ensure!(
         has("rustup"),
         "setup: rustup is missing; install it from its home page, it brings the pinned toolchain {channel}"
@@ -50,6 +48,17 @@ pub fn ensure() -> Result<bool> {
     }
     step("toolchain", &mut command)?;
     Ok(true)
+}
+
+/// The pinned channel.
+pub fn channel() -> Result<String> {
+    Ok(file()?.0)
+}
+
+fn file() -> Result<(String, Vec<String>)> {
+    let path = root().join("rust-toolchain.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    pinned(&text).with_context(|| format!("no channel in {}", path.display()))
 }
 
 /// Channel and components of a `rust-toolchain.toml`.

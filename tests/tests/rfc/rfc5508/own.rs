@@ -83,7 +83,7 @@ fn req_10d_errors_copy_the_ds_field() {
     packet.ip.tos = 46 << 2;
     s.send(H(1), &packet);
     let error = s.wait(H(1), "time exceeded", |got| got.is_icmp(11, 0));
-    // RFC 1812 §4.3.2.5 gives errors the precedence of internetwork control, which Linux does; RFC 5508 §7.7 is newer.
+    // RFC 1812 §4.3.2.5 gives errors the precedence of internetwork control, which Linux does; RFC 5508 §7.7 supersedes it.
     if error.ip.tos >> 2 != 46 {
         not_met(&format!(
             "a SHOULD: the error has the DS field {:#04x}, not that of the packet, 0xb8",

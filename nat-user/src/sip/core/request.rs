@@ -1,0 +1,733 @@
+//! A request from its arrival to its targets (RFC 3261 sections 8.2, 16.3 to 16.5).
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use smallvec::smallvec;
+
+use super::{
+    Core, Waiting,
+    branches::Next,
+    seam::{Answer, Lookup, Registered, Registry, Verdict},
+};
+use crate::{
+    config::sip::{Callers, Role},
+    sip::{
+        command::{Command, Destination, Hop, QueryId},
+        edge,
+        flow::{Flow, Transport},
+        message::{Edits, HeaderName, Message, Method, NameAddr, Uri, check, reply::Reply, uri::Scheme},
+        metrics::Refusal,
+        proxy::{
+            Context, Target, Way,
+            best::reason,
+            forward::Forward,
+            nat,
+            routing::{self, Met, Routing},
+        },
+        redirect,
+        route::Dial,
+        time::Time,
+        timers::Alarm,
+        transaction::{client, key::Key, server::way_back},
+    },
+};
+
+/// A request on its way to a decision.
+pub(super) struct Incoming {
+    pub message: Message,
+    pub flow: Flow,
+    pub local: SocketAddr,
+    pub key: Key,
+    pub method: Method,
+    pub emergency: bool,
+}
+
+/// An ACK on its way.
+#[derive(Debug)]
+pub(super) struct Ack {
+    message: Message,
+    flow: Flow,
+    routing: Routing,
+    loop_part: u64,
+}
+
+/// What a request deserves that goes nowhere.
+pub(super) enum Outcome {
+    Answer(Answer),
+    /// Nothing at all.
+    Ignore,
+}
+
+/// Where a request goes.
+pub(super) struct Plan {
+    pub targets: Vec<Target>,
+    pub routing: Routing,
+    pub loop_part: u64,
+    pub credentials: Option<usize>,
+    pub edits: Edits,
+    pub register: Option<u64>,
+    pub breadth: u32,
+    /// The caller, if it has proven who it is.
+    pub caller: Option<String>,
+    /// The callee, if it is a user of ours.
+    pub callee: Option<String>,
+}
+
+fn answer<T>(code: u16) -> Result<T, Outcome> {
+    Err(Outcome::Answer(Answer::new(code, reason(code))))
+}
+
+impl<R: Registry> Core<R> {
+    pub(super) fn request(
+        &mut self,
+        message: Message,
+        flow: Flow,
+        local: SocketAddr,
+        now: Time,
+        out: &mut Vec<Command>,
+    ) {
+        let (Some(key), Some(method)) = (self.keys.of(&message), message.method()) else {
+            return self.metrics.refuse(Refusal::Unparsable); // no Via that could be read: nobody can be answered
+        };
+        if let Some(id) = self.servers.find(key) {
+            if method == Method::Ack {
+                if !self.servers.ack(id, &mut self.timers, now) {
+                    self.acknowledge(&message, flow, local, now, out);
+                }
+            } else {
+                self.metrics.retransmissions_in += 1;
+                self.servers.again(id, &self.connections, out);
+            }
+            return;
+        }
+        if method == Method::Ack {
+            // The ACK of a final response that was given without a transaction ends here; others are for a 2xx.
+            if message.to_tag() != Some(&self.keys.tag(&message)[..]) && check::request(&message).is_none() {
+                self.acknowledge(&message, flow, local, now, out);
+            }
+            return;
+        }
+        if let Some(answer) = self.servers.answered.get(key, now) {
+            self.metrics.retransmissions_in += 1;
+            out.push(Command::Send {
+                to: way_back(&message, &answer.flow, &self.connections),
+                bytes: answer.response.clone(),
+                ticket: None,
+            });
+            return;
+        }
+        self.metrics.request_in(method);
+        let emergency = self.is_emergency(&message);
+        let incoming = Incoming {
+            message,
+            flow,
+            local,
+            key,
+            method,
+            emergency,
+        };
+        match self.decide(&incoming, now, out) {
+            Ok(plan) => self.forward(incoming, *plan, now, out),
+            Err(Outcome::Answer(answer)) => self.answer(&incoming, &answer, out),
+            Err(Outcome::Ignore) => {}
+        }
+    }
+
+    /// Gives a response without a transaction (section 8.2.7): copies of the request get the same one.
+    fn answer(&mut self, incoming: &Incoming, answer: &Answer, out: &mut Vec<Command>) {
+        let tag = self.keys.tag(&incoming.message);
+        self.metrics.response_out(incoming.method, answer.code);
+        match answer.code {
+            401 | 407 => self.metrics.refuse(Refusal::Unauthorized),
+            403 => self.metrics.refuse(Refusal::Forbidden),
+            440 | 482 | 483 => self.metrics.refuse(Refusal::Loop),
+            _ => {}
+        }
+        let mut reply = Reply::new(answer.code, answer.reason, &tag, incoming.flow.remote);
+        reply.headers = &answer.headers;
+        out.push(Command::Send {
+            to: way_back(&incoming.message, &incoming.flow, &self.connections),
+            bytes: reply.to(&incoming.message),
+            ticket: None,
+        });
+    }
+
+    fn decide(&mut self, incoming: &Incoming, now: Time, out: &mut Vec<Command>) -> Result<Box<Plan>, Outcome> {
+        let message = &incoming.message;
+        if let Some(fault) = check::request(message) {
+            return Err(Outcome::Answer(Answer::new(fault.code, fault.reason)));
+        }
+        if incoming.method == Method::Cancel {
+            return self.cancel(incoming, now, out);
+        }
+        if let Err(refused) = self.registry.admit(&incoming.flow, incoming.emergency, now) {
+            return Err(refused.map_or(Outcome::Ignore, Outcome::Answer));
+        }
+        let uri = Uri::parse(message.request_uri());
+        let Some(uri) = uri.filter(|uri| uri.scheme != Scheme::Other) else {
+            return answer(416);
+        };
+        let local = incoming.local;
+        let routing = match routing::preprocess(message, &self.tokens, |uri| self.is_ours(uri, local)) {
+            Ok(routing) => routing,
+            Err(_) => {
+                self.metrics.refuse(Refusal::Token);
+                return answer(403);
+            }
+        };
+        let in_dialog = routing.token.in_dialog();
+        if let Some(refused) =
+            self.overload
+                .refuses(incoming.method, in_dialog || incoming.emergency, self.servers.len())
+        {
+            self.metrics.refuse(Refusal::Shed);
+            return Err(Outcome::Answer(refused));
+        }
+        let loop_part = self.loop_part(message);
+        if self.has_looped(message, loop_part) {
+            return answer(482);
+        }
+        let mut plan = Box::new(Plan {
+            targets: Vec::new(),
+            routing,
+            loop_part,
+            credentials: None,
+            edits: Edits::new(),
+            register: None,
+            breadth: self.breadth(message),
+            caller: None,
+            callee: None,
+        });
+        let here = routing.next.is_none() && routing.uri.is_none() && !routing.token.in_dialog();
+        let for_us = here && self.is_ours(&uri, local) && uri.user.is_none();
+        if incoming.method == Method::Register
+            && here
+            && (for_us || self.registry.domain(uri.host).is_some() || self.is_outbound(incoming))
+        {
+            return self.register(incoming, plan, now, out);
+        }
+        if incoming.method == Method::Options && for_us {
+            return Err(Outcome::Answer(capabilities()));
+        }
+        if message.number(HeaderName::MaxForwards) == Some(0) {
+            return answer(483);
+        }
+        self.check_requirements(message)?;
+        if plan.breadth == 0 {
+            return answer(440);
+        }
+        self.find_targets(incoming, &uri, &mut plan, now)?;
+        Ok(plan)
+    }
+
+    /// Section 16.3 item 5: we support no extension that a proxy could be required to.
+    fn check_requirements(&self, message: &Message) -> Result<(), Outcome> {
+        if message.find(HeaderName::ProxyRequire).is_none() {
+            return Ok(());
+        }
+        let mut refused = Answer::new(420, reason(420));
+        for item in message.items(HeaderName::ProxyRequire) {
+            refused.headers.extend_from_slice(b"Unsupported: ");
+            refused.headers.extend_from_slice(message.text(item.span));
+            refused.headers.extend_from_slice(b"\r\n");
+        }
+        Err(Outcome::Answer(refused))
+    }
+
+    /// Section 16.5: where the request goes.
+    fn find_targets(&mut self, incoming: &Incoming, uri: &Uri<'_>, plan: &mut Plan, now: Time) -> Result<(), Outcome> {
+        let message = &incoming.message;
+        match plan.routing.token {
+            Met::DialogFlow(flow) | Met::Edge(flow) => {
+                plan.targets = vec![self.on_flow(incoming, plan.routing.token, flow, now)?];
+                return Ok(());
+            }
+            // A remote target may be a user of ours (an address of record as Contact).
+            Met::Dialog
+                if plan.routing.next.is_none()
+                    && plan.routing.uri.is_none()
+                    && uri.user.is_some()
+                    && self.is_ours(uri, incoming.local) =>
+            {
+                return self.for_user(incoming, uri, true, plan, now);
+            }
+            Met::Dialog => {
+                plan.targets = vec![Target::by_uri(None)];
+                return Ok(());
+            }
+            Met::None => {}
+        }
+        // A device that has lost its route set, in a dialog that we follow.
+        if plan.routing.next.is_none()
+            && !self.is_ours(uri, incoming.local)
+            && let Some(flow) = self.dialogs.peer(message)
+        {
+            plan.targets = vec![self.on_flow(incoming, Met::None, flow, now)?];
+            return Ok(());
+        }
+        // Contacts of the outbound role stand for their device, whoever sends.
+        if plan.routing.next.is_none()
+            && let Some(user) = uri.user
+            && edge::is_token(user)
+            && self.is_ours(uri, incoming.local)
+        {
+            let Some((flow, contact)) = self.registry.edge(user) else {
+                return answer(430);
+            };
+            let target = self.on_flow(incoming, Met::Edge(flow), flow, now)?;
+            plan.targets = vec![Target {
+                uri: Some(contact),
+                ..target
+            }];
+            return Ok(());
+        }
+        // RFC 5626 section 5.3.1: the device has gone, or its flow has.
+        if plan.routing.next.is_none()
+            && self.is_ours(uri, incoming.local)
+            && uri.user.is_some_and(crate::sip::edge::is_token)
+        {
+            return answer(430);
+        }
+        let mut known = match self.registry.authorize(message, &incoming.flow, now) {
+            _ if incoming.emergency => true,
+            Verdict::Trusted => true,
+            Verdict::User { aor, credentials } => {
+                plan.caller = Some(aor);
+                plan.credentials = credentials;
+                true
+            }
+            Verdict::Anonymous => false,
+            Verdict::Answer(answer) => return Err(Outcome::Answer(answer)),
+        };
+        if let Some(caller) = &plan.caller
+            && !incoming.emergency
+            && incoming.method == Method::Invite
+            && !self.registry.may_call(caller, &uri.user_text().unwrap_or_default())
+        {
+            return answer(403);
+        }
+        // Without Record-Route, what a device of ours sends within its dialogs comes by here only because we are its outbound proxy.
+        known |= message.to_tag().is_some() && self.registry.is_known(&incoming.flow, &self.paths, now);
+        if plan.routing.next.is_some() {
+            if !known && !self.is_client(incoming, now) {
+                return answer(403);
+            }
+            plan.targets = vec![Target::by_uri(None)];
+            return Ok(());
+        }
+        let ours =
+            uri.scheme == Scheme::Tel || self.is_ours(uri, incoming.local) || self.registry.domain(uri.host).is_some();
+        if !ours {
+            if let Some(dial) = self.plan.dial(uri, false, incoming.emergency) {
+                if !known {
+                    return answer(403);
+                }
+                return self.dial(incoming, dial, plan);
+            }
+            if !known && !self.is_client(incoming, now) {
+                return answer(403);
+            }
+            plan.targets = vec![Target::by_uri(None)];
+            return Ok(());
+        }
+        self.for_user(incoming, uri, known, plan, now)
+    }
+
+    /// A request for a user of ours, or for a number.
+    fn for_user(
+        &mut self,
+        incoming: &Incoming,
+        uri: &Uri<'_>,
+        known: bool,
+        plan: &mut Plan,
+        now: Time,
+    ) -> Result<(), Outcome> {
+        let mut aor = String::new();
+        let domain = self.registry.aor(uri, &mut aor);
+        let mut lookup = match domain {
+            Some(_) => self.registry.lookup(&aor, now),
+            None => Lookup::default(),
+        };
+        if uri.scheme == Scheme::Sips {
+            // RFC 5630 section 4: never in clear text.
+            let all = lookup.usable.len();
+            lookup
+                .usable
+                .retain(|found| found.flow.is_none_or(|flow| flow.transport == Transport::Tls));
+            lookup.down |= lookup.usable.len() < all;
+        }
+        if lookup.usable.is_empty() {
+            if let Some(dial) = self.plan.dial(uri, true, incoming.emergency) {
+                if !known {
+                    return answer(403);
+                }
+                return self.dial(incoming, dial, plan);
+            }
+            return answer(if lookup.down { 480 } else { 404 });
+        }
+        let settings = domain.and_then(|domain| self.config.domains.get(domain));
+        if settings.is_some_and(|domain| domain.callers == Callers::Authenticated) && !known {
+            return answer(403);
+        }
+        let role = settings
+            .and_then(|domain| domain.role)
+            .or(self.here.get(incoming.flow.listener).map(|place| place.role));
+        if role == Some(Role::Redirect) && incoming.method != Method::Cancel {
+            return Err(Outcome::Answer(redirect::moved(&lookup.usable)));
+        }
+        plan.callee = Some(aor);
+        plan.targets = lookup.usable.into_iter().map(Target::contact).collect();
+        Ok(())
+    }
+
+    /// By the dial plan: to one of several gateways, in their order.
+    fn dial(&mut self, _incoming: &Incoming, dial: Dial, plan: &mut Plan) -> Result<(), Outcome> {
+        let count = dial.uris.len();
+        plan.targets = dial
+            .uris
+            .into_iter()
+            .enumerate()
+            .map(|(place, uri)| Target {
+                // One after the other: each has a q of its own.
+                q: (count - place) as u16,
+                ..Target::by_uri(Some(uri))
+            })
+            .collect();
+        Ok(())
+    }
+
+    /// The flow that a request within a dialog goes out on: the one of its token, unless the device has moved since.
+    fn current(&self, message: &Message, token: Flow, now: Time) -> Flow {
+        let Some(leg) = self.dialogs.other_side(message).filter(|leg| leg.is_device) else {
+            return token;
+        };
+        if leg.flow != token {
+            return leg.flow; // its own requests within the dialog come from there
+        }
+        let registered = leg.contact.and_then(|contact| self.registry.flow_of(contact, now));
+        registered.unwrap_or(token)
+    }
+
+    fn on_flow(&self, incoming: &Incoming, met: Met, flow: Flow, now: Time) -> Result<Target, Outcome> {
+        let flow = match met {
+            Met::DialogFlow(_) => self.current(&incoming.message, flow, now),
+            _ => flow,
+        };
+        if !self.flow_usable(&flow) {
+            return answer(430);
+        }
+        Ok(Target {
+            uri: None,
+            path: Bytes::new(),
+            way: Way::Flow {
+                flow,
+                token: true,
+                nat: true,
+            },
+            q: 1000,
+            contact: None,
+        })
+    }
+
+    fn register(
+        &mut self,
+        incoming: &Incoming,
+        mut plan: Box<Plan>,
+        now: Time,
+        out: &mut Vec<Command>,
+    ) -> Result<Box<Plan>, Outcome> {
+        match self
+            .registry
+            .register(&incoming.message, &incoming.flow, incoming.local, &mut self.paths, now)
+        {
+            Registered::Answer(answer) => {
+                let tag = self.keys.tag(&incoming.message);
+                let mut reply = Reply::new(answer.code, answer.reason, &tag, incoming.flow.remote);
+                reply.headers = &answer.headers;
+                self.metrics.response_out(Method::Register, answer.code);
+                let bytes = keep(reply.to(&incoming.message), answer.keep);
+                if answer.code < 300 && !incoming.flow.transport.reliable() {
+                    let periods = super::periods(&self.config);
+                    self.servers
+                        .answered
+                        .insert(incoming.key, incoming.flow, bytes.clone(), &periods, now);
+                }
+                out.push(Command::Send {
+                    to: Destination::Flow(incoming.flow),
+                    bytes,
+                    ticket: None,
+                });
+                Err(Outcome::Ignore)
+            }
+            Registered::Forward { edits, ticket } => {
+                if incoming.message.number(HeaderName::MaxForwards) == Some(0) {
+                    return answer(483);
+                }
+                plan.edits = edits;
+                plan.register = Some(ticket);
+                plan.targets = vec![Target::by_uri(None)];
+                Ok(plan)
+            }
+        }
+    }
+
+    /// Section 16.10 and 9.2: the CANCEL is answered here, the INVITE by whoever it was sent to.
+    fn cancel(&mut self, incoming: &Incoming, now: Time, out: &mut Vec<Command>) -> Result<Box<Plan>, Outcome> {
+        let invite = self
+            .keys
+            .cancelled(&incoming.message)
+            .and_then(|key| self.servers.find(key));
+        let Some(invite) = invite else {
+            return answer(481);
+        };
+        let done = Answer::new(200, reason(200));
+        self.answer(incoming, &done, out);
+        let context = self.servers.get(invite).and_then(|server| server.context);
+        if let Some(context) = context {
+            self.cancel_all(context, true, now, out);
+        }
+        Err(Outcome::Ignore)
+    }
+
+    /// Opens the transaction and sends the request on its way.
+    fn forward(&mut self, incoming: Incoming, plan: Plan, now: Time, out: &mut Vec<Command>) {
+        let Incoming {
+            message,
+            flow,
+            key,
+            method,
+            emergency,
+            ..
+        } = incoming;
+        // NOTIFY can make a dialog as well (RFC 6665 section 4.4.1).
+        let record = self.records_route(method);
+        let caller_needs_flow = (method.makes_dialog() || method == Method::Notify) && nat::needs_flow(&message, &flow);
+        let caller_token = record && caller_needs_flow;
+        let mut edits = plan.edits;
+        if method.makes_dialog() && nat::is_behind(&message, &flow) {
+            self.reachable_contact(method, &message, &flow, &mut edits);
+        }
+        let server = self.servers.create(message, key, flow, now);
+        let context = self.contexts.insert(Context {
+            server,
+            flow,
+            method,
+            routing: plan.routing,
+            loop_part: plan.loop_part,
+            record,
+            caller_token,
+            credentials: plan.credentials,
+            edits,
+            register: plan.register,
+            breadth: plan.breadth,
+            branches: smallvec![],
+            later: Default::default(),
+            next_group: Alarm::default(),
+            best: None,
+            answered: false,
+            challenges: Vec::new(),
+            done: false,
+            cancelled: false,
+            dialog: None,
+            within: false,
+            created: now,
+        });
+        if let Some(server) = self.servers.get_mut(server) {
+            server.context = Some(context);
+        }
+        if let Some(refused) = self.follow(context, plan.caller.as_deref(), plan.callee.as_deref(), emergency, now) {
+            self.give_own(context, refused, now, out);
+            self.clean_up(context);
+            return;
+        }
+        if method == Method::Invite {
+            self.give_own(context, 100, now, out);
+        }
+        self.start(context, plan.targets, now, out);
+    }
+
+    /// An ACK for a 2xx: it has no transaction and goes along the route set (section 16.11).
+    fn acknowledge(&mut self, message: &Message, flow: Flow, local: SocketAddr, now: Time, out: &mut Vec<Command>) {
+        let Ok(routing) = routing::preprocess(message, &self.tokens, |uri| self.is_ours(uri, local)) else {
+            return;
+        };
+        if message.number(HeaderName::MaxForwards) == Some(0) {
+            return;
+        }
+        self.dialogs.request(message, &flow, &mut self.paths, now);
+        let loop_part = self.loop_part(message);
+        if self.has_looped(message, loop_part) {
+            return;
+        }
+        let ack = Ack {
+            message: message.clone(),
+            flow,
+            routing,
+            loop_part,
+        };
+        if let Some(token) = routing.token.flow() {
+            let token = self.current(message, token, now);
+            if self.flow_usable(&token) {
+                self.put_ack(&ack, Destination::Flow(token), out);
+            }
+            return;
+        }
+        if !routing.token.in_dialog() {
+            if let Some(peer) = self.dialogs.peer(message) {
+                if self.flow_usable(&peer) {
+                    self.put_ack(&ack, Destination::Flow(peer), out);
+                }
+                return;
+            }
+            // Only what is in a dialog that we know, or comes from a device that we know, is passed on to anywhere.
+            if !self.registry.is_known(&flow, &self.paths, now) {
+                return;
+            }
+        }
+        match self.next_hop_or_target(message, &routing, None, b"") {
+            Next::Hops(hops) => self.send_ack(ack, hops, out),
+            Next::Resolve(target) => {
+                self.last_query += 1;
+                let query = QueryId(self.last_query);
+                self.queries.insert(query, Waiting::Ack(Box::new(ack)));
+                out.push(Command::Resolve { query, target });
+            }
+            Next::Scheme => {}
+        }
+    }
+
+    /// Sends an ACK to the first of these places.
+    pub(super) fn send_ack(&mut self, ack: Ack, hops: Vec<Hop>, out: &mut Vec<Command>) {
+        for hop in hops {
+            if let Some(listener) = self.here.choose(hop.transport, hop.address.ip(), &ack.flow) {
+                return self.put_ack(&ack, Destination::Hop { listener, hop }, out);
+            }
+        }
+    }
+
+    fn put_ack(&self, ack: &Ack, to: Destination, out: &mut Vec<Command>) {
+        let listener = match &to {
+            Destination::Flow(flow) => flow.listener,
+            Destination::Hop { listener, .. } => *listener,
+        };
+        let Some(from) = self.here.get(listener) else { return };
+        let branch = ack.message.via().map_or(&b""[..], |via| via.branch());
+        // The same for each copy of the ACK (section 16.11).
+        let branch = client::stateless_branch(self.keys.digest([branch, ack.message.call_id()]), ack.loop_part);
+        let bytes = Forward {
+            request: &ack.message,
+            came: ack.flow,
+            from,
+            branch: &branch,
+            uri: None,
+            routing: &ack.routing,
+            path: b"",
+            record_route: b"",
+            credentials: None,
+            breadth: self.breadth(&ack.message),
+            edits: Edits::new(),
+        }
+        .compose();
+        out.push(Command::Send {
+            to,
+            bytes,
+            ticket: None,
+        });
+    }
+
+    /// Whether a URI in Route or request line names this server: one of its listeners, or a domain that it serves.
+    pub(super) fn is_ours(&self, uri: &Uri<'_>, local: SocketAddr) -> bool {
+        if !uri.is_sip() {
+            return false;
+        }
+        if self.here.is_me(uri, local) {
+            return true;
+        }
+        uri.port.is_none_or(|port| self.here.has_port(port)) && self.registry.domain(uri.host).is_some()
+    }
+
+    /// What routing of this request depends on (RFC 5393 section 4.2.1).
+    pub(super) fn loop_part(&self, message: &Message) -> u64 {
+        let routes = message.items(HeaderName::Route).map(|item| message.text(item.span));
+        self.keys.digest(
+            [
+                message.request_uri(),
+                message.from_tag().unwrap_or_default(),
+                message.to_tag().unwrap_or_default(),
+                message.call_id(),
+                message.value(HeaderName::CSeq).unwrap_or_default(),
+                message.value(HeaderName::ProxyAuthorization).unwrap_or_default(),
+            ]
+            .into_iter()
+            .chain(routes),
+        )
+    }
+
+    /// Whether this request was here before, with everything that its way depends on as it was (RFC 5393 section 4.2.2).
+    fn has_looped(&self, message: &Message, loop_part: u64) -> bool {
+        message
+            .items(HeaderName::Via)
+            .filter_map(|item| crate::sip::message::Via::parse(message, item.span))
+            .any(|via| client::loop_part(via.branch()) == Some(loop_part))
+    }
+
+    /// How many copies of a request there may be (RFC 5393 section 5.3.3).
+    fn breadth(&self, message: &Message) -> u32 {
+        let most = self.config.proxy.max_breadth;
+        message.number(HeaderName::MaxBreadth).unwrap_or(most).min(most)
+    }
+
+    fn is_outbound(&self, incoming: &Incoming) -> bool {
+        self.here
+            .get(incoming.flow.listener)
+            .is_some_and(|place| place.role == Role::Outbound)
+    }
+
+    /// Whether we are the outbound proxy of the sender: it has registered elsewhere through us.
+    fn is_client(&self, incoming: &Incoming, now: Time) -> bool {
+        self.is_outbound(incoming) && self.registry.is_known(&incoming.flow, &self.paths, now)
+    }
+
+    fn is_emergency(&self, message: &Message) -> bool {
+        if self.config.emergency.is_empty() || message.method() == Some(Method::Register) {
+            return false;
+        }
+        let user = Uri::parse(message.request_uri()).and_then(|uri| uri.user_text());
+        user.is_some_and(|user| self.config.emergency.iter().any(|number| **number == *user))
+    }
+
+    fn records_route(&self, method: Method) -> bool {
+        self.config.proxy.record_route == crate::config::sip::RecordRoute::Always
+            && (method.makes_dialog() || method == Method::Notify)
+    }
+}
+
+/// The answer to an OPTIONS that is for the server itself (section 11.2).
+fn capabilities() -> Answer {
+    let mut answer = Answer::new(200, reason(200));
+    answer.headers.extend_from_slice(b"Accept: */*\r\nAllow: INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS, SUBSCRIBE, NOTIFY, PRACK, UPDATE, INFO, REFER, MESSAGE, PUBLISH\r\nSupported: path, outbound\r\n");
+    answer
+}
+
+/// Puts the value of `keep` into the topmost Via of a response (RFC 6223 section 4.4).
+fn keep(response: Bytes, seconds: Option<u32>) -> Bytes {
+    let (Some(seconds), Ok(message)) = (seconds, Message::parse(response.clone())) else {
+        return response;
+    };
+    let mut edits = Edits::new();
+    if let Some(via) = message.via()
+        && let Some(param) = via.params.iter().find(|param| param.name.eq_ignore_ascii_case(b"keep"))
+        && param.value.is_none()
+    {
+        let end = param.name.as_ptr() as usize + param.name.len() - message.bytes().as_ptr() as usize;
+        edits.insert_fmt(end as u32, format_args!("={seconds}"));
+    }
+    edits.apply(&message)
+}
+
+/// The first Contact of a message, taken apart.
+pub(super) fn contact(message: &Message) -> Option<NameAddr<'_>> {
+    let item = message.items(HeaderName::Contact).next()?;
+    NameAddr::parse(message, item.span)
+}

@@ -1,0 +1,467 @@
+//! SIP messages: read without loss, edited by splices (RFC 3261 sections 7, 18.3, 20 and 25).
+//!
+//! A [`Message`] is the bytes as they came and an index of where its lines are. Nothing is copied or re-printed: what a proxy must change
+//! is a list of splices ([`edit::Edits`]), all other bytes leave as they came, also those that nobody here understands. Reading
+//! is tolerant (any case, compact and folded headers, comma lists, unknown methods and schemes, bytes that are no UTF-8); whether a
+//! request is fit to be processed is another question, which [`check::request`] answers.
+
+pub mod check;
+pub mod edit;
+pub mod lists;
+pub mod method;
+pub mod name;
+pub mod params;
+pub mod reply;
+pub mod uri;
+pub mod value;
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+pub use edit::Edits;
+pub use lists::Items;
+pub use method::Method;
+pub use name::HeaderName;
+pub use params::Params;
+pub use uri::Uri;
+pub use value::{CSeq, NameAddr, Via};
+
+/// Places in a message's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub start: u32,
+    pub end: u32,
+}
+
+impl Span {
+    /// As a range for slicing.
+    pub fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    /// How many bytes.
+    pub fn len(self) -> usize {
+        self.range().len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
+    fn new(start: usize, end: usize) -> Span {
+        // A message is at most `MAX_MESSAGE` long.
+        Span {
+            start: start as u32,
+            end: end as u32,
+        }
+    }
+}
+
+/// The longest message that is read: far more than a stream is allowed to carry by default, and little enough for 32-bit places.
+pub const MAX_MESSAGE: usize = 16 << 20;
+
+/// One header line, folded lines included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub name: HeaderName,
+    /// The line from its first byte to behind its line end.
+    pub line: Span,
+    /// The value without white space around it; folding inside it stays.
+    pub value: Span,
+}
+
+/// The first line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    Request {
+        method: Method,
+        method_text: Span,
+        uri: Span,
+    },
+    Response {
+        code: u16,
+        reason: Span,
+    },
+}
+
+/// One message and the index of its lines.
+#[derive(Clone, Debug)]
+pub struct Message {
+    bytes: Bytes,
+    start: Start,
+    headers: Vec<Header>,
+    /// Behind the empty line.
+    body: u32,
+    fault: Option<Fault>,
+}
+
+/// Why bytes cannot be read as a message at all: nobody can be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    #[error("it has no start line of SIP")]
+    NotSip,
+    #[error("it is longer than {MAX_MESSAGE} bytes")]
+    TooLong,
+}
+
+/// What is wrong with a message that can be read well enough to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The response that the RFC asks for.
+    pub code: u16,
+    /// Its reason phrase, which says what is wrong (RFC 3261 section 21.4.1).
+    pub reason: &'static str,
+}
+
+impl Message {
+    /// Reads the lines of one whole message, which may be followed by nothing else.
+    pub fn parse(bytes: Bytes) -> Result<Message, ParseError> {
+        if bytes.len() > MAX_MESSAGE {
+            return Err(ParseError::TooLong);
+        }
+        let mut lines = Lines { bytes: &bytes, at: 0 };
+        // Empty lines before the start line are to be ignored (section 7.5).
+        let first = loop {
+            match lines.next() {
+                Some(line) if line.is_empty() => {}
+                Some(line) => break line,
+                None => return Err(ParseError::NotSip),
+            }
+        };
+        let (start, mut fault) = start_line(&bytes, first)?;
+        let mut headers: Vec<Header> = Vec::with_capacity(24);
+        let mut ended = false;
+        while let Some(line) = lines.next() {
+            if line.is_empty() {
+                ended = true;
+                break;
+            }
+            let text = &bytes[line.range()];
+            if matches!(text[0], b' ' | b'\t') {
+                match headers.last_mut() {
+                    Some(header) => {
+                        header.line.end = lines.at as u32;
+                        let value = trim(&bytes, Span::new(header.value.start as usize, line.end as usize));
+                        header.value = value;
+                    }
+                    None => set(&mut fault, 400, "White Space Before the First Header"),
+                }
+                continue;
+            }
+            let Some(colon) = memchr::memchr(b':', text) else {
+                set(&mut fault, 400, "Header Line Without Colon");
+                continue;
+            };
+            let name = trim(&bytes, Span::new(line.start as usize, line.start as usize + colon));
+            headers.push(Header {
+                name: HeaderName::of(&bytes[name.range()]),
+                line: Span::new(line.start as usize, lines.at),
+                value: trim(&bytes, Span::new(line.start as usize + colon + 1, line.end as usize)),
+            });
+        }
+        if !ended {
+            set(&mut fault, 400, "No Empty Line After the Headers");
+        }
+        let body = lines.at as u32;
+        Ok(Message {
+            bytes,
+            start,
+            headers,
+            body,
+            fault,
+        })
+    }
+
+    /// The whole message.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The first line.
+    pub fn start(&self) -> Start {
+        self.start
+    }
+
+    /// What the lines themselves have wrong; see [`check::request`] for the rest.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// The method of a request; `None` for responses.
+    pub fn method(&self) -> Option<Method> {
+        match self.start {
+            Start::Request { method, .. } => Some(method),
+            Start::Response { .. } => None,
+        }
+    }
+
+    /// The method as written; empty for responses.
+    pub fn method_text(&self) -> &[u8] {
+        match self.start {
+            Start::Request { method_text, .. } => self.text(method_text),
+            Start::Response { .. } => b"",
+        }
+    }
+
+    /// The request URI as written; empty for responses.
+    pub fn request_uri(&self) -> &[u8] {
+        match self.start {
+            Start::Request { uri, .. } => self.text(uri),
+            Start::Response { .. } => b"",
+        }
+    }
+
+    /// The status code of a response.
+    pub fn code(&self) -> Option<u16> {
+        match self.start {
+            Start::Response { code, .. } => Some(code),
+            Start::Request { .. } => None,
+        }
+    }
+
+    /// The header lines in their order.
+    pub fn headers(&self) -> &[Header] {
+        &self.headers
+    }
+
+    /// The first header line of this name.
+    pub fn find(&self, name: HeaderName) -> Option<&Header> {
+        self.headers.iter().find(|header| header.name == name)
+    }
+
+    /// The value of the first header line of this name. For names that [`HeaderName`] does not know see [`Message::named`].
+    pub fn value(&self, name: HeaderName) -> Option<&[u8]> {
+        self.find(name).map(|header| self.text(header.value))
+    }
+
+    /// The value of the first header whose name is this text, in any case: for headers that have no [`HeaderName`] of their own.
+    pub fn named(&self, name: &str) -> Option<&[u8]> {
+        self.headers
+            .iter()
+            .find(|header| {
+                let line = self.text(header.line);
+                line.len() > name.len()
+                    && line[..name.len()].eq_ignore_ascii_case(name.as_bytes())
+                    && matches!(line[name.len()], b':' | b' ' | b'\t')
+            })
+            .map(|header| self.text(header.value))
+    }
+
+    /// All values of all lines of this name, comma lists taken apart with respect to quotes and angle brackets (section 7.3.1).
+    pub fn items(&self, name: HeaderName) -> Items<'_> {
+        Items::new(self, name)
+    }
+
+    /// The bytes at a place.
+    pub fn text(&self, span: Span) -> &[u8] {
+        &self.bytes[span.range()]
+    }
+
+    /// Where the header lines end: the place of the empty line.
+    pub fn headers_end(&self) -> u32 {
+        match self.headers.last() {
+            Some(last) => last.line.end,
+            None => self.body,
+        }
+    }
+
+    /// Where the body begins.
+    pub fn body_start(&self) -> u32 {
+        self.body
+    }
+
+    /// Everything behind the empty line. In a datagram it may be longer than Content-Length says ([`Message::body`]).
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.body as usize..]
+    }
+
+    /// The body: as many bytes as Content-Length says, or all there are (section 18.3).
+    pub fn body(&self) -> &[u8] {
+        let rest = self.rest();
+        match self.content_length() {
+            Some(length) => &rest[..length.min(rest.len())],
+            None => rest,
+        }
+    }
+
+    /// Content-Length, if it is there and a number.
+    pub fn content_length(&self) -> Option<usize> {
+        number(self.value(HeaderName::ContentLength)?).and_then(|length| usize::try_from(length).ok())
+    }
+
+    /// The topmost Via.
+    pub fn via(&self) -> Option<Via<'_>> {
+        self.items(HeaderName::Via)
+            .next()
+            .and_then(|item| Via::parse(self, item.span))
+    }
+
+    /// From.
+    pub fn from(&self) -> Option<NameAddr<'_>> {
+        self.find(HeaderName::From)
+            .and_then(|header| NameAddr::parse(self, header.value))
+    }
+
+    /// To.
+    pub fn to(&self) -> Option<NameAddr<'_>> {
+        self.find(HeaderName::To)
+            .and_then(|header| NameAddr::parse(self, header.value))
+    }
+
+    /// The tag of From.
+    pub fn from_tag(&self) -> Option<&[u8]> {
+        self.from().and_then(|from| from.params.get("tag"))
+    }
+
+    /// The tag of To: present inside of dialogs.
+    pub fn to_tag(&self) -> Option<&[u8]> {
+        self.to().and_then(|to| to.params.get("tag"))
+    }
+
+    /// Call-ID; empty if there is none.
+    pub fn call_id(&self) -> &[u8] {
+        self.value(HeaderName::CallId).unwrap_or_default()
+    }
+
+    /// CSeq.
+    pub fn cseq(&self) -> Option<CSeq<'_>> {
+        self.value(HeaderName::CSeq).and_then(CSeq::parse)
+    }
+
+    /// A header that is one number: Expires, Max-Forwards, Min-Expires, Max-Breadth … Parameters behind it are ignored.
+    /// More than 32 bits count as the greatest number. `None`: absent or no number.
+    pub fn number(&self, name: HeaderName) -> Option<u32> {
+        let value = self.value(name)?;
+        let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let after = value[digits..].iter().find(|byte| !byte.is_ascii_whitespace());
+        if !matches!(after, None | Some(b';' | b'(')) {
+            return None;
+        }
+        number(&value[..digits]).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+    }
+
+    /// Whether a header that lists tokens (Supported, Require …) has this one, in any case.
+    pub fn has_token(&self, name: HeaderName, token: &str) -> bool {
+        self.items(name)
+            .any(|item| self.text(item.span).eq_ignore_ascii_case(token.as_bytes()))
+    }
+}
+
+/// Decimal digits and nothing else; what is more than 64 bits is the greatest number.
+pub fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |sum, byte| {
+        byte.is_ascii_digit()
+            .then(|| sum.saturating_mul(10).saturating_add(u64::from(byte - b'0')))
+    })
+}
+
+/// Lines that end with CRLF, or, from sloppy senders, with LF alone.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Lines<'_> {
+    /// The next line without its end; `None` when no line end comes any more.
+    fn next(&mut self) -> Option<Span> {
+        let start = self.at;
+        let end = start + memchr::memchr(b'\n', &self.bytes[start..])?;
+        self.at = end + 1;
+        let end = if end > start && self.bytes[end - 1] == b'\r' {
+            end - 1
+        } else {
+            end
+        };
+        Some(Span::new(start, end))
+    }
+}
+
+fn start_line(bytes: &[u8], line: Span) -> Result<(Start, Option<Fault>), ParseError> {
+    let text = &bytes[line.range()];
+    let offset = line.start as usize;
+    if text.len() >= 4 && text[..4].eq_ignore_ascii_case(b"SIP/") {
+        return status_line(bytes, line);
+    }
+    // The version is behind the last space; what is between belongs to the URI, even where that is wrong.
+    let first = memchr::memchr(b' ', text).ok_or(ParseError::NotSip)?;
+    let last = memchr::memrchr(b' ', text.trim_ascii_end()).ok_or(ParseError::NotSip)?;
+    let version = text[last + 1..].trim_ascii_end();
+    if first == 0 || version.len() < 4 || !version[..4].eq_ignore_ascii_case(b"SIP/") {
+        return Err(ParseError::NotSip);
+    }
+    let mut fault = None;
+    if !version.eq_ignore_ascii_case(b"SIP/2.0") {
+        set(&mut fault, 505, "Version Not Supported");
+    }
+    let uri = if last > first {
+        trim(bytes, Span::new(offset + first + 1, offset + last))
+    } else {
+        Span::new(offset + last, offset + last)
+    };
+    let exact = 1 + first + uri.len() + 1 + version.len() == text.len();
+    if uri.is_empty() || !exact || bytes[uri.range()].iter().any(|byte| byte.is_ascii_whitespace()) {
+        set(&mut fault, 400, "Malformed Request Line");
+    }
+    let method_text = Span::new(offset, offset + first);
+    let method = Method::of(&bytes[method_text.range()]);
+    if !bytes[method_text.range()].iter().all(|byte| is_token(*byte)) {
+        set(&mut fault, 400, "Malformed Method");
+    }
+    Ok((
+        Start::Request {
+            method,
+            method_text,
+            uri,
+        },
+        fault,
+    ))
+}
+
+fn status_line(bytes: &[u8], line: Span) -> Result<(Start, Option<Fault>), ParseError> {
+    let text = &bytes[line.range()];
+    let mut fault = None;
+    if text.len() < 11 || !text[..8].eq_ignore_ascii_case(b"SIP/2.0 ") {
+        // Nobody answers a response, so the code only says that it is not to be used.
+        set(&mut fault, 505, "Version Not Supported");
+    }
+    let code = text
+        .get(8..11)
+        .and_then(number)
+        .filter(|code| (100..700).contains(code));
+    let after = text.get(11).copied();
+    if code.is_none() || !matches!(after, None | Some(b' ')) {
+        set(&mut fault, 400, "Malformed Status Line");
+    }
+    Ok((
+        Start::Response {
+            code: code.unwrap_or(0) as u16,
+            reason: Span::new((line.start as usize + 12).min(line.end as usize), line.end as usize),
+        },
+        fault,
+    ))
+}
+
+fn set(fault: &mut Option<Fault>, code: u16, reason: &'static str) {
+    fault.get_or_insert(Fault { code, reason });
+}
+
+/// The place without white space (and folds) at its ends.
+fn trim(bytes: &[u8], span: Span) -> Span {
+    let text = &bytes[span.range()];
+    let start = text.len() - text.trim_ascii_start().len();
+    let end = text.trim_ascii_end().len().max(start);
+    Span::new(span.start as usize + start, span.start as usize + end)
+}
+
+/// `token` of section 25.1.
+pub(crate) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests;

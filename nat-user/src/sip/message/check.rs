@@ -1,0 +1,140 @@
+//! Whether a message that could be read is fit to be processed (RFC 3261 sections 8.1.1, 8.2, 16.3, 18.3 and 21.4).
+
+use super::{CSeq, Fault, HeaderName, Message, NameAddr, Start, Uri, Via, lists::quote_end};
+
+/// Headers that may stand only once, as bits.
+const SINGLE: u64 = bit(HeaderName::From)
+    | bit(HeaderName::To)
+    | bit(HeaderName::CallId)
+    | bit(HeaderName::CSeq)
+    | bit(HeaderName::MaxForwards)
+    | bit(HeaderName::ContentLength)
+    | bit(HeaderName::ContentType);
+
+const fn bit(name: HeaderName) -> u64 {
+    1 << name as u32
+}
+
+/// What is wrong with a request: the response to give. `None`: it can be processed.
+pub fn request(message: &Message) -> Option<Fault> {
+    if message.fault().is_some() {
+        return message.fault();
+    }
+    let fault = |code, reason| Some(Fault { code, reason });
+    let Start::Request { method_text, .. } = message.start() else {
+        return fault(400, "Not a Request");
+    };
+    if let Some(found) = common(message) {
+        return Some(found);
+    }
+    match message.cseq() {
+        None => return fault(400, "Malformed CSeq"),
+        Some(cseq) if cseq.method_text != message.text(method_text) => {
+            return fault(400, "CSeq Method Differs From Request Method");
+        }
+        Some(_) => {}
+    }
+    match Uri::parse(message.request_uri()) {
+        None => return fault(400, "Malformed Request-URI"),
+        // Section 19.1.1: headers are not allowed there.
+        Some(uri) if uri.headers.is_some() => return fault(400, "Headers in Request-URI"),
+        Some(_) => {}
+    }
+    let separators = [HeaderName::Via, HeaderName::Contact];
+    if (message.headers().iter())
+        .filter(|header| separators.contains(&header.name))
+        .any(|header| has_empty_parts(message.text(header.value)))
+    {
+        return fault(400, "Separators With Nothing Between Them");
+    }
+    if message.find(HeaderName::MaxForwards).is_some()
+        && message.number(HeaderName::MaxForwards).is_none_or(|n| n > 255)
+    {
+        return fault(400, "Malformed Max-Forwards");
+    }
+    None
+}
+
+/// Whether a response can be used: nobody is told if not.
+pub fn response(message: &Message) -> Option<Fault> {
+    let malformed = Some(Fault {
+        code: 400,
+        reason: "Malformed Response",
+    });
+    message
+        .fault()
+        .or_else(|| common(message))
+        .or(if message.value(HeaderName::CSeq).and_then(CSeq::parse).is_none() {
+            malformed
+        } else {
+            None
+        })
+}
+
+fn common(message: &Message) -> Option<Fault> {
+    let fault = |reason| Some(Fault { code: 400, reason });
+    let (mut once, mut twice) = (0, 0);
+    for header in message.headers() {
+        twice |= once & bit(header.name);
+        once |= bit(header.name);
+    }
+    if twice & SINGLE != 0 {
+        return fault("Header Repeated That May Stand Once");
+    }
+    let address = |name| {
+        message
+            .find(name)
+            .and_then(|header| NameAddr::parse(message, header.value))
+            .filter(|value| value.parsed().is_some())
+    };
+    for (name, missing) in [
+        (HeaderName::From, "Missing or Malformed From"),
+        (HeaderName::To, "Missing or Malformed To"),
+    ] {
+        if address(name).is_none() {
+            return fault(missing);
+        }
+    }
+    if message.call_id().is_empty() {
+        return fault("Missing Call-ID");
+    }
+    if message.find(HeaderName::CSeq).is_none() {
+        return fault("Missing CSeq");
+    }
+    match message.items(HeaderName::Via).next() {
+        None => return fault("Missing Via"),
+        Some(item) if Via::parse(message, item.span).is_none_or(|via| via.version != b"2.0") => {
+            return fault("Malformed Via");
+        }
+        Some(_) => {}
+    }
+    if let Some(header) = message.find(HeaderName::ContentLength) {
+        match super::number(message.text(header.value)) {
+            None => return fault("Malformed Content-Length"),
+            // Section 18.3: a datagram that is shorter than it says is answered with 400.
+            Some(length) if length > message.rest().len() as u64 => return fault("Body Shorter Than Content-Length"),
+            Some(_) => {}
+        }
+    }
+    None
+}
+
+/// Whether a comma or semicolon outside of quotes and brackets has nothing behind it (`;;`, `,,`, or one at the end). One pass, since others
+/// choose the text. What is behind a quote or bracket that is never closed is not looked at.
+fn has_empty_parts(text: &[u8]) -> bool {
+    let (mut at, mut after_separator) = (0, false);
+    while let Some(byte) = text.get(at) {
+        let end = match byte {
+            b',' | b';' if after_separator => return true,
+            b'"' => quote_end(text, at),
+            b'<' => memchr::memchr(b'>', &text[at..]).map(|length| at + length + 1),
+            _ => Some(at + 1),
+        };
+        let Some(end) = end else { return false };
+        if !byte.is_ascii_whitespace() {
+            after_separator = matches!(byte, b',' | b';');
+        }
+        at = end;
+    }
+    after_separator
+}

@@ -1,0 +1,129 @@
+//! Responses of our own (RFC 3261 section 8.2.6).
+
+use std::{io::Write as _, net::SocketAddr};
+
+use bytes::Bytes;
+
+use super::{HeaderName, Message};
+
+/// A response to be made of a request.
+#[derive(Clone, Debug)]
+pub struct Reply<'a> {
+    pub code: u16,
+    pub reason: &'a str,
+    /// The tag for To if the request has none there. Empty: none is added (only for 100).
+    pub to_tag: &'a [u8],
+    /// Whole header lines, each with its CRLF.
+    pub headers: &'a [u8],
+    /// With its Content-Type among `headers` if it is not empty.
+    pub body: &'a [u8],
+    /// Where the request came from: noted in the topmost Via (section 18.2.1, RFC 3581). `None`: the Via has it already.
+    pub source: Option<SocketAddr>,
+}
+
+impl<'a> Reply<'a> {
+    /// A response without headers of its own.
+    pub fn new(code: u16, reason: &'a str, to_tag: &'a [u8], source: SocketAddr) -> Reply<'a> {
+        Reply {
+            code,
+            reason,
+            to_tag,
+            headers: b"",
+            body: b"",
+            source: Some(source),
+        }
+    }
+
+    /// The response: all Vias, From, To, Call-ID and CSeq of the request as they came, and what this says. What the request lacks is left out.
+    pub fn to(&self, request: &Message) -> Bytes {
+        let mut out = Vec::with_capacity(request.bytes().len().min(2048) + self.headers.len() + self.body.len());
+        // Writing into memory does not fail.
+        let _ = write!(out, "SIP/2.0 {} {}\r\n", self.code, self.reason);
+        let mut first = true;
+        for header in request.headers().iter().filter(|header| header.name == HeaderName::Via) {
+            match (first, self.source) {
+                (true, Some(source)) => {
+                    let mut edits = super::Edits::new();
+                    note_source(request, source, &mut edits);
+                    edits.copy_line(request, *header, &mut out);
+                }
+                _ => copy(request, header.line, &mut out),
+            }
+            first = false;
+        }
+        for name in [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
+            let Some(header) = request.find(name) else { continue };
+            if name == HeaderName::To && !self.to_tag.is_empty() && request.to_tag().is_none() {
+                let _ = write!(out, "To: ");
+                out.extend_from_slice(request.text(header.value));
+                out.extend_from_slice(b";tag=");
+                out.extend_from_slice(self.to_tag);
+                out.extend_from_slice(b"\r\n");
+            } else {
+                copy(request, header.line, &mut out);
+            }
+        }
+        // Section 8.2.6.1: a 100 copies the Timestamp.
+        if self.code == 100
+            && let Some(header) = request.find(HeaderName::Timestamp)
+        {
+            copy(request, header.line, &mut out);
+        }
+        out.extend_from_slice(self.headers);
+        let _ = write!(out, "Content-Length: {}\r\n\r\n", self.body.len());
+        out.extend_from_slice(self.body);
+        Bytes::from(out)
+    }
+}
+
+/// Notes where a request came from in its topmost Via (section 18.2.1, RFC 3581 section 4): `received` if sent-by is another address or if the port
+/// is asked for, and the port if it is asked for. What the sender itself has written as `received` is replaced.
+pub fn note_source(request: &Message, source: SocketAddr, edits: &mut super::Edits) {
+    let Some(via) = request.via() else { return };
+    let asks = via.asks_rport();
+    let other = super::uri::host_address(via.host).is_none_or(|host| !super::value::same_address(host, source.ip()));
+    let place = |param: &[u8]| {
+        let start = param.as_ptr() as usize - request.bytes().as_ptr() as usize;
+        super::Span::new(start, start + param.len())
+    };
+    let mut received = false;
+    for param in via.params.iter() {
+        if param.name.eq_ignore_ascii_case(b"rport") && asks {
+            let mut at = place(param.name);
+            if let Some(value) = param.value {
+                at.end = place(value).end;
+            }
+            edits.replace_fmt(at, format_args!("rport={}", source.port()));
+        }
+        if param.name.eq_ignore_ascii_case(b"received")
+            && let Some(value) = param.value
+        {
+            edits.replace_fmt(place(value), format_args!("{}", source.ip().to_canonical()));
+            received = true;
+        }
+    }
+    if !received && (asks || other) {
+        edits.insert_fmt(via.span.end, format_args!(";received={}", source.ip().to_canonical()));
+    }
+}
+
+fn copy(request: &Message, line: super::Span, out: &mut Vec<u8>) {
+    let text = request.text(line);
+    out.extend_from_slice(text);
+    // A line that ended with LF alone, or not at all.
+    if !text.ends_with(b"\r\n") {
+        out.truncate(out.len() - usize::from(text.ends_with(b"\n")));
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl super::Edits {
+    /// Copies one header line with the changes that lie in it.
+    fn copy_line(&self, message: &Message, header: super::Header, out: &mut Vec<u8>) {
+        let changed = self.apply(message);
+        // All changes are in this line, so what is behind it keeps its distance from the end.
+        let before = header.line.start as usize;
+        let behind = message.bytes().len() - header.line.end as usize;
+        out.extend_from_slice(&changed[before..changed.len() - behind]);
+    }
+}

@@ -1,0 +1,185 @@
+//! Header values with a structure: Via, CSeq, and those that hold a URI (From, To, Contact, Route …).
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Message, Method, Params, Span, Uri, lists::quote_end, number, trim, uri};
+
+/// One Via value (RFC 3261 section 20.42).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Via<'a> {
+    /// The whole value.
+    pub span: Span,
+    /// `2.0`, unless the sender speaks another SIP, which is answered with 505.
+    pub version: &'a [u8],
+    /// `UDP`, `TCP` …, as written.
+    pub transport: &'a [u8],
+    /// Host of sent-by; IPv6 with its brackets.
+    pub host: &'a [u8],
+    pub port: Option<u16>,
+    pub params: Params<'a>,
+}
+
+impl<'a> Via<'a> {
+    /// Reads the value at `span`. `None`: it is none.
+    pub fn parse(message: &'a Message, span: Span) -> Option<Via<'a>> {
+        let text = message.text(span);
+        let (protocol, rest) = text.split_at(memchr::memchr(b'/', text)?);
+        let (version, rest) = rest[1..].split_at(memchr::memchr(b'/', &rest[1..])?);
+        if !protocol.trim_ascii().eq_ignore_ascii_case(b"SIP") {
+            return None;
+        }
+        let rest = rest[1..].trim_ascii_start();
+        let (transport, rest) = rest.split_at(rest.iter().position(u8::is_ascii_whitespace)?);
+        let params_at = memchr::memchr(b';', rest).unwrap_or(rest.len());
+        let (sent_by, params) = rest.split_at(params_at);
+        let (host, port) = host_port(sent_by.trim_ascii())?;
+        Some(Via {
+            span,
+            version: version.trim_ascii(),
+            transport,
+            host,
+            port,
+            params: Params(params),
+        })
+    }
+
+    /// The transaction's branch; empty if there is none.
+    pub fn branch(&self) -> &'a [u8] {
+        self.params.get("branch").unwrap_or_default()
+    }
+
+    /// Whether the branch begins with the magic cookie of RFC 3261 (section 8.1.1.7).
+    pub fn has_cookie(&self) -> bool {
+        let branch = self.branch();
+        branch.len() > 7 && branch[..7].eq_ignore_ascii_case(b"z9hG4bK")
+    }
+
+    /// Whether the sender asks for its port (RFC 3581): an `rport` without a value.
+    pub fn asks_rport(&self) -> bool {
+        self.params
+            .iter()
+            .any(|param| param.name.eq_ignore_ascii_case(b"rport") && param.value.is_none_or(<[u8]>::is_empty))
+    }
+
+    /// Whether sent-by is this address: then the sender is not behind a NAT as far as this header tells. A port that is not written is 5060
+    /// (5061 for TLS).
+    pub fn sent_by_is(&self, source: SocketAddr) -> bool {
+        let default = if self.transport.eq_ignore_ascii_case(b"TLS") {
+            5061
+        } else {
+            5060
+        };
+        uri::host_address(self.host).is_some_and(|host| same_address(host, source.ip()))
+            && self.port.unwrap_or(default) == source.port()
+    }
+}
+
+/// A name-addr or addr-spec with its parameters (section 20.10): From, To, Contact, Route, Record-Route, Path …
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameAddr<'a> {
+    /// The whole value.
+    pub span: Span,
+    /// The URI, without brackets.
+    pub uri: &'a [u8],
+    /// Where the URI stands in the message.
+    pub uri_span: Span,
+    /// The header's parameters, not those of the URI.
+    pub params: Params<'a>,
+    /// Whether the URI stands in angle brackets.
+    pub bracketed: bool,
+}
+
+impl<'a> NameAddr<'a> {
+    /// Reads the value at `span`. `None`: quotes or brackets that do not match, or nothing where the URI should be. The URI itself is not judged.
+    pub fn parse(message: &'a Message, span: Span) -> Option<NameAddr<'a>> {
+        let text = message.text(span);
+        // An opening bracket outside of quotes.
+        let mut open = None;
+        let mut at = 0;
+        while let Some(place) = memchr::memchr2(b'<', b'"', &text[at..]) {
+            if text[at + place] == b'<' {
+                open = Some(at + place);
+                break;
+            }
+            at = quote_end(text, at + place)?;
+        }
+        let start = span.start as usize;
+        let (uri_span, params_at, bracketed) = match open {
+            Some(open) => {
+                let close = open + memchr::memchr(b'>', &text[open..])?;
+                (Span::new(start + open + 1, start + close), close + 1, true)
+            }
+            None => {
+                // Without brackets all parameters are the header's (section 20).
+                let end = memchr::memchr(b';', text).unwrap_or(text.len());
+                (Span::new(start, start + end), end, false)
+            }
+        };
+        let uri_span = trim(message.bytes(), uri_span);
+        let params = text[params_at..].trim_ascii_start();
+        if uri_span.is_empty() || !matches!(params.first(), None | Some(b';')) {
+            return None;
+        }
+        Some(NameAddr {
+            span,
+            uri: message.text(uri_span),
+            uri_span,
+            params: Params(params),
+            bracketed,
+        })
+    }
+
+    /// The URI taken apart.
+    pub fn parsed(&self) -> Option<Uri<'a>> {
+        Uri::parse(self.uri)
+    }
+}
+
+/// CSeq (section 20.16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CSeq<'a> {
+    pub number: u32,
+    pub method: Method,
+    pub method_text: &'a [u8],
+}
+
+impl<'a> CSeq<'a> {
+    /// `None`: no number below 2^31, or no method.
+    pub fn parse(text: &'a [u8]) -> Option<CSeq<'a>> {
+        let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let method_text = text[digits..].trim_ascii();
+        if !text[digits..].first()?.is_ascii_whitespace() || !method_text.iter().all(|byte| super::is_token(*byte)) {
+            return None;
+        }
+        Some(CSeq {
+            number: number(&text[..digits]).filter(|number| *number < 1 << 31)? as u32,
+            method: Method::of(method_text),
+            method_text,
+        })
+    }
+}
+
+/// `host[:port]` as in sent-by; white space around the colon is allowed (section 25.1).
+pub fn host_port(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
+    let host_end = match text.first()? {
+        b'[' => memchr::memchr(b']', text)? + 1,
+        _ => memchr::memchr(b':', text).unwrap_or(text.len()),
+    };
+    let (host, rest) = text.split_at(host_end);
+    let host = host.trim_ascii_end();
+    let port = match rest.trim_ascii_start().strip_prefix(b":") {
+        None if rest.trim_ascii().is_empty() => None,
+        None => return None,
+        Some(port) => Some(
+            u16::try_from(number(port.trim_ascii())?)
+                .ok()
+                .filter(|port| *port != 0)?,
+        ),
+    };
+    uri::is_host(host).then_some((host, port))
+}
+
+/// Whether two addresses are the same, IPv4-mapped IPv6 addresses included.
+pub fn same_address(a: IpAddr, b: IpAddr) -> bool {
+    a.to_canonical() == b.to_canonical()
+}

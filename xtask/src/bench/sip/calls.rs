@@ -1,0 +1,328 @@
+//! Calls through the proxy, both ends of which the bench is: INVITE, 180, 200, ACK, BYE, 200.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use ::tests::ns::Namespace;
+use anyhow::{Result, ensure};
+
+use super::phones::{Phones, copy, field, lines, status, value};
+use super::server::{DOMAIN, SERVER};
+use super::socket::Socket;
+
+/// Where the callers are: one address, which is not behind a NAT.
+const CALLER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const PORT: u16 = 5070;
+/// Calls in progress at a time, unless a rate is given.
+const WINDOW: usize = 32;
+/// RFC 3261 §17.1.1.2, T1.
+const T1: Duration = Duration::from_millis(500);
+/// A call that is not over by then has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What came of the calls.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Calls that were made and ended as they should.
+    pub completed: u32,
+    /// Calls that were not over in time or were refused.
+    pub failed: u32,
+    /// Requests that were sent again.
+    pub again: u32,
+    /// From the first INVITE to the last answer.
+    pub time: Duration,
+    /// From the caller's INVITE to its arrival at the phone, in microseconds, sorted: what the proxy adds.
+    pub added: Vec<u32>,
+}
+
+struct Call {
+    /// The phone that is called.
+    phone: u32,
+    /// When the call began.
+    begun: Instant,
+    /// When its current request was sent last.
+    sent: Instant,
+    state: State,
+}
+
+enum State {
+    /// INVITE is sent; nothing has come back yet.
+    Inviting,
+    /// A provisional response has come.
+    Proceeding,
+    /// ACK and BYE are sent. The BYE, to be sent again.
+    Ending(Vec<u8>),
+}
+
+/// Makes these calls to the phones numbered below `phones`, as fast as they are answered, or at a rate per second. No number may
+/// be used again while the server may know the call of that number.
+pub fn make(
+    ns: &Namespace,
+    crowd: &mut Phones,
+    phones: u32,
+    numbers: Range<u32>,
+    rate: Option<f64>,
+) -> Result<Outcome> {
+    let mut calls = Calls {
+        socket: Socket::open(ns, PORT)?,
+        open: HashMap::new(),
+        outcome: Outcome::default(),
+    };
+    let (start, mut next, mut swept) = (Instant::now(), numbers.start, Instant::now());
+    while next < numbers.end || !calls.open.is_empty() {
+        let now = Instant::now();
+        let due = match rate {
+            Some(rate) => numbers.start + (now.duration_since(start).as_secs_f64() * rate) as u32,
+            None => next.saturating_add(WINDOW.saturating_sub(calls.open.len()) as u32),
+        };
+        while next < due.min(numbers.end) {
+            calls.begin(next, next % phones, now)?;
+            next += 1;
+        }
+        calls.socket.flush()?;
+        calls.answer(crowd)?;
+        calls.proceed()?;
+        if now.duration_since(swept) > T1 / 10 {
+            swept = now;
+            calls.sweep(now)?;
+        }
+    }
+    let mut outcome = calls.outcome;
+    outcome.time = start.elapsed();
+    outcome.added.sort_unstable();
+    ensure!(outcome.completed > 0, "not one of the calls {numbers:?} was completed");
+    Ok(outcome)
+}
+
+struct Calls {
+    socket: Socket,
+    open: HashMap<u32, Call>,
+    outcome: Outcome,
+}
+
+impl Calls {
+    fn begin(&mut self, number: u32, phone: u32, now: Instant) -> Result<()> {
+        self.open.insert(
+            number,
+            Call {
+                phone,
+                begun: now,
+                sent: now,
+                state: State::Inviting,
+            },
+        );
+        self.invite(number, phone)
+    }
+
+    fn invite(&mut self, number: u32, phone: u32) -> Result<()> {
+        self.socket.send(CALLER, SERVER, |out| {
+            let sdp = format!(
+                "v=0\r\no=- 1 1 IN IP4 {CALLER}\r\ns=-\r\nc=IN IP4 {CALLER}\r\nt=0 0\r\nm=audio 6000 RTP/AVP 0 8 101\r\n\
+                 a=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:101 telephone-event/8000\r\na=sendrecv\r\n"
+            );
+            let _ = write!(
+                out,
+                "INVITE sip:u{phone}@{DOMAIN} SIP/2.0\r\n\
+                 Via: SIP/2.0/UDP {CALLER}:{PORT};branch=z9hG4bKi{number:x};rport\r\n\
+                 Max-Forwards: 70\r\n\
+                 From: <sip:caller@{DOMAIN}>;tag=c{number:x}\r\n\
+                 To: <sip:u{phone}@{DOMAIN}>\r\n\
+                 Call-ID: {number:x}@calls\r\n\
+                 CSeq: 1 INVITE\r\n\
+                 Contact: <sip:caller@{CALLER}:{PORT}>\r\n\
+                 User-Agent: load of the bench\r\n\
+                 Allow: INVITE, ACK, CANCEL, OPTIONS, BYE\r\n\
+                 Content-Type: application/sdp\r\n\
+                 Content-Length: {}\r\n\r\n{sdp}",
+                sdp.len()
+            );
+        })
+    }
+
+    /// The phones' side.
+    fn answer(&mut self, crowd: &mut Phones) -> Result<()> {
+        let now = Instant::now();
+        let mut replies = Vec::new();
+        for datagram in crowd.socket.receive()? {
+            let bytes = &datagram.bytes;
+            let respond = |code: &str, more: &str| {
+                let mut out = format!("SIP/2.0 {code}\r\n").into_bytes();
+                copy(
+                    bytes,
+                    &[b"Via", b"Record-Route", b"From", b"Call-ID", b"CSeq"],
+                    &mut out,
+                );
+                out.extend(b"To: ");
+                out.extend(field(bytes, b"To").unwrap_or_default());
+                if !field(bytes, b"To").is_some_and(|to| find(to, b";tag=").is_some()) {
+                    out.extend(b";tag=phone");
+                }
+                out.extend(more.as_bytes());
+                (datagram.own, datagram.other, out)
+            };
+            if bytes.starts_with(b"INVITE ") {
+                if let Some(call) = number(bytes).and_then(|number| self.open.get(&number))
+                    && matches!(call.state, State::Inviting | State::Proceeding)
+                    && call.sent == call.begun
+                {
+                    self.outcome
+                        .added
+                        .push(now.duration_since(call.begun).as_micros() as u32);
+                }
+                let contact = "\r\nContact: <sip:phone@192.168.1.10:5060>\r\n";
+                replies.push(respond("180 Ringing", &format!("{contact}Content-Length: 0\r\n\r\n")));
+                let sdp = "v=0\r\no=- 1 1 IN IP4 192.168.1.10\r\ns=-\r\nc=IN IP4 192.168.1.10\r\nt=0 0\r\n\
+                           m=audio 6000 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n";
+                let head = format!(
+                    "{contact}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
+                    sdp.len()
+                );
+                replies.push(respond("200 OK", &head));
+            } else if bytes.starts_with(b"BYE ") || bytes.starts_with(b"OPTIONS ") {
+                replies.push(respond("200 OK", "\r\nContent-Length: 0\r\n\r\n"));
+            }
+        }
+        for (own, other, bytes) in replies {
+            crowd.socket.send(own, other, |out| out.extend(bytes))?;
+        }
+        crowd.socket.flush()
+    }
+
+    /// The callers' side.
+    fn proceed(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let mut out = Vec::new();
+        for datagram in self.socket.receive()? {
+            let bytes = &datagram.bytes;
+            let (Some(code), Some(number)) = (status(bytes), number(bytes)) else {
+                continue;
+            };
+            let invite = field(bytes, b"CSeq").is_some_and(|cseq| cseq.ends_with(b"INVITE"));
+            let Some(call) = self.open.get_mut(&number) else {
+                continue;
+            };
+            match (code, &call.state, invite) {
+                (100..200, State::Inviting, true) => call.state = State::Proceeding,
+                (200, State::Inviting | State::Proceeding, true) => {
+                    let bye = within(bytes, "BYE", 2, number, call.phone);
+                    out.push(within(bytes, "ACK", 1, number, call.phone));
+                    out.push(bye.clone());
+                    (call.state, call.sent) = (State::Ending(bye), now);
+                }
+                // The 200 again: so the ACK was lost.
+                (200, State::Ending(_), true) => out.push(within(bytes, "ACK", 1, number, call.phone)),
+                (200, State::Ending(_), false) => {
+                    self.open.remove(&number);
+                    self.outcome.completed += 1;
+                }
+                (300.., ..) => {
+                    self.open.remove(&number);
+                    self.outcome.failed += 1;
+                }
+                _ => {}
+            }
+        }
+        for bytes in out {
+            self.socket.send(CALLER, SERVER, |out| out.extend(bytes))?;
+        }
+        self.socket.flush()
+    }
+
+    /// Sends again what was not answered, and gives up what takes too long.
+    fn sweep(&mut self, now: Instant) -> Result<()> {
+        let before = self.open.len();
+        self.open.retain(|_, call| now.duration_since(call.begun) < PATIENCE);
+        self.outcome.failed += (before - self.open.len()) as u32;
+        let late: Vec<u32> = self
+            .open
+            .iter()
+            .filter(|(_, call)| now.duration_since(call.sent) > T1)
+            .map(|(n, _)| *n)
+            .collect();
+        for number in late {
+            let Some(call) = self.open.get_mut(&number) else {
+                continue;
+            };
+            call.sent = now;
+            let phone = call.phone;
+            match &call.state {
+                State::Inviting => self.invite(number, phone)?,
+                State::Proceeding => continue,
+                State::Ending(bye) => {
+                    let bye = bye.clone();
+                    self.socket.send(CALLER, SERVER, |out| out.extend(bye))?;
+                }
+            }
+            self.outcome.again += 1;
+        }
+        self.socket.flush()
+    }
+}
+
+/// A request within the dialog that a 200 made: to its Contact, along its Record-Route from the end (RFC 3261 §12.1.2, §12.2.1.1).
+fn within(response: &[u8], method: &str, cseq: u32, number: u32, phone: u32) -> Vec<u8> {
+    let contact = field(response, b"Contact").unwrap_or_default();
+    let contact = bracketed(contact);
+    let mut out = format!("{method} ").into_bytes();
+    out.extend(contact);
+    let _ = write!(
+        out,
+        " SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER}:{PORT};branch=z9hG4bK{method}{number:x};rport\r\nMax-Forwards: 70\r\n"
+    );
+    let routes: Vec<&[u8]> = lines(response)
+        .filter_map(|line| value(line, b"Record-Route"))
+        .collect();
+    for route in routes.iter().rev().flat_map(|list| list.rsplit(|byte| *byte == b',')) {
+        out.extend(b"Route: ");
+        out.extend(route.trim_ascii());
+        out.extend(b"\r\n");
+    }
+    let to = field(response, b"To").unwrap_or_default();
+    let _ = write!(out, "From: <sip:caller@{DOMAIN}>;tag=c{number:x}\r\nTo: ");
+    out.extend(to);
+    let _ = write!(
+        out,
+        "\r\nCall-ID: {number:x}@calls\r\nCSeq: {cseq} {method}\r\nUser-Agent: load of the bench, u{phone}\r\nContent-Length: 0\r\n\r\n"
+    );
+    out
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    let value = field(bytes, b"Call-ID")?.strip_suffix(b"@calls")?;
+    u32::from_str_radix(std::str::from_utf8(value).ok()?, 16).ok()
+}
+
+fn bracketed(value: &[u8]) -> &[u8] {
+    let start = value.iter().position(|byte| *byte == b'<').map_or(0, |at| at + 1);
+    let rest = &value[start..];
+    &rest[..rest.iter().position(|byte| *byte == b'>').unwrap_or(rest.len())]
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_in_the_dialog_go_along_the_route_set() {
+        let ok = b"SIP/2.0 200 OK\r\nRecord-Route: <sip:b;lr>, <sip:a;lr>\r\nRecord-Route: <sip:z;lr>\r\nTo: <sip:u1@d>;tag=t\r\n\
+                   Contact: <sip:phone@h>;x=1\r\nCall-ID: a@calls\r\n\r\n";
+        let bye = String::from_utf8(within(ok, "BYE", 2, 10, 1)).unwrap();
+        assert!(bye.starts_with("BYE sip:phone@h SIP/2.0\r\n"), "{bye}");
+        assert!(
+            bye.contains("Route: <sip:z;lr>\r\nRoute: <sip:a;lr>\r\nRoute: <sip:b;lr>\r\n"),
+            "{bye}"
+        );
+        assert!(
+            bye.contains("To: <sip:u1@d>;tag=t\r\n") && bye.contains("CSeq: 2 BYE\r\n"),
+            "{bye}"
+        );
+        assert_eq!(number(ok), Some(10));
+    }
+}
