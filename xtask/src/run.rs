@@ -1,8 +1,9 @@
 //! Running other programs: announced, timed, as root where needed, and with the reason.
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -59,12 +60,33 @@ pub fn test_binary(name: &str) -> Result<String> {
 
 /// Announces a step, runs it with its output shown, and says how long it took. A failure is an error.
 pub fn step(what: &str, command: &mut Command) -> Result<()> {
+    run_step(what, command, |command| command.status())
+}
+
+/// The same, and `seen` is given each line of its standard output.
+pub fn step_lines(what: &str, command: &mut Command, mut seen: impl FnMut(&str)) -> Result<()> {
+    run_step(what, command, |command| {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().expect("is piped");
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            seen(&line);
+        }
+        child.wait()
+    })
+}
+
+fn run_step(
+    what: &str,
+    command: &mut Command,
+    run: impl FnOnce(&mut Command) -> std::io::Result<ExitStatus>,
+) -> Result<()> {
     let shown = shown(command);
     eprintln!("\n==> {what}: {shown}");
     let start = Instant::now();
-    let status = command
-        .status()
-        .with_context(|| format!("{what}: cannot start `{shown}`"))?;
+    let status = run(command).with_context(|| format!("{what}: cannot run `{shown}`"))?;
     let seconds = start.elapsed().as_secs_f64();
     if !status.success() {
         bail!("{what}: `{shown}` failed with {status} after {seconds:.1} s");
