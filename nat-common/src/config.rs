@@ -39,9 +39,11 @@ pub struct Config {
     pub secret: u64,
     /// Remote UDP ports where REGISTER transactions are watched; see [`crate::watch::word`].
     pub watch: u64,
-    /// Number of buckets of the binding index, less one (a power of two less one).
-    pub index_mask: u32,
-    /// Number of buckets of the session table, less one.
+    /// Number of buckets of the binding index.
+    pub index_buckets: u32,
+    /// 2^32 divided by it: how far apart the hashes of neighbouring buckets are; see [`crate::hash::reduce`].
+    pub index_step: u32,
+    /// Number of buckets of the session table, less one (a power of two less one).
     pub session_mask: u32,
     /// Number of buckets of the fragment table, less one.
     pub fragment_mask: u32,
@@ -97,6 +99,8 @@ pub struct Config {
     /// How far ahead packets from inside stamp their entries in the index, so that they need not do it again before: a few
     /// seconds. A binding may live longer by this, never shorter.
     pub ahead: u32,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 impl Config {
@@ -145,5 +149,5 @@ pub struct State {
     pub cpus: u32,
 }
 
-const _: () = assert!(size_of::<Config>() == 2 * 8 + 4 * 28);
+const _: () = assert!(size_of::<Config>() == 2 * 8 + 4 * 30);
 const _: () = assert!(size_of::<State>() == 16);

@@ -17,6 +17,18 @@ pub fn second(h: u64, mask: u32) -> u32 {
     (h as u32 ^ ((h >> 32) as u32 | 1).wrapping_mul(0x5bd1_e995)) & mask
 }
 
+/// The one of `n` places in a row that belongs to hash `h`: what is near in the one is near in the other.
+#[inline(always)]
+pub fn reduce(h: u32, n: u32) -> u32 {
+    ((u64::from(h) * u64::from(n)) >> 32) as u32
+}
+
+/// How far apart the hashes of neighbours among `n` places are; see [`reduce`].
+#[must_use]
+pub fn step(n: u32) -> u32 {
+    ((1 << 32) / u64::from(n.max(1))) as u32
+}
+
 /// Number of the lowest set bit, 64 for none. Without a branch, as the verifier would follow every outcome.
 #[inline(always)]
 pub fn lowest(bits: u64) -> u32 {

@@ -7,12 +7,12 @@
 
 use crate::config::Config;
 use crate::flow::{InsideKey, Proto};
-use crate::hash::{mix, second};
+use crate::hash::{mix, reduce, second};
 use crate::maps::{BUCKET, Bucket, Entry, EntryState, EntryWord, KIND_DYNAMIC, LINE, LOCKS};
 use crate::raw::opaque;
 use crate::tables::Tables;
 
-/// Buckets in the window of one host.
+/// Buckets in the window of one host and protocol.
 const WINDOW: u32 = 1024;
 /// Entries of a bucket from which on the other bucket is taken if it has fewer. Most look-ups then need only the first.
 const CROWDED: u32 = 5;
@@ -40,16 +40,23 @@ impl Place {
     pub fn of(cfg: &Config, key: &InsideKey) -> Self {
         let packed = u64::from(key.inside.addr) << 32 | u64::from(key.inside.port) << 16;
         let h = mix(packed | key.proto as u64, cfg.secret);
-        // The first bucket is in a window of the host's own, a few pages of memory: what one host uses at the same time
-        // then shares translation buffer entries. Where a host has more than its window holds, the other bucket, anywhere,
-        // takes the rest.
-        let window = mix(u64::from(key.inside.addr), cfg.secret.rotate_left(21)) as u32;
+        // The first bucket is in a window of the host's own. There its ports are in their order, four in each bucket and all on
+        // the same side of it, since most systems use ports one after the other: so a line that comes from memory is full of
+        // what is in use, what one host uses lies on a few pages, each of which needs one entry of the translation buffer, and
+        // where the windows of two hosts meet there is room for both. What finds none goes to the other bucket, which is
+        // anywhere and this key's alone.
+        let port = u32::from(key.inside.port);
+        let ahead = (port / LINE as u32 & (WINDOW - 1)).wrapping_mul(cfg.index_step);
+        let window = mix(
+            u64::from(key.inside.addr) << 32 | key.proto as u64,
+            cfg.secret.rotate_left(21),
+        );
         Self {
             buckets: [
-                window.wrapping_add(h as u32 & (WINDOW - 1)) & cfg.index_mask,
-                second(h, cfg.index_mask),
+                reduce((window as u32).wrapping_add(ahead), cfg.index_buckets),
+                reduce(second(h, u32::MAX), cfg.index_buckets),
             ],
-            favourite: (h >> 61) as u32,
+            favourite: ((window >> 61) as u32 & LINE as u32) | (port & (LINE as u32 - 1)),
             key: packed,
             proto: key.proto,
             lock: (h >> 40) as u32 & (LOCKS - 1),

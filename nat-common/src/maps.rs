@@ -8,7 +8,7 @@ use crate::flow::Proto;
 use crate::raw::{Word8, Word16, Word32, Word64, opaque, opaque64};
 
 /// Version of everything in this file. Pins of another version are never opened.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// External addresses at most.
 pub const MAX_ADDRESSES: u32 = 256;

@@ -275,7 +275,8 @@ impl Setup {
         let filtering = |proto: Proto| u32::from(self.filtering[proto as usize] as u8) << (proto as u32 * 8);
         Config {
             secret: self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d,
-            index_mask: mask(self.index_buckets),
+            index_buckets: self.index_buckets,
+            index_step: crate::hash::step(self.index_buckets),
             session_mask: mask(self.session_buckets),
             fragment_mask: mask(self.fragment_buckets),
             host_mask: mask(self.hosts),
@@ -286,6 +287,7 @@ impl Setup {
             rest: s.rest * TICKS,
             refresh: s.refresh * TICKS,
             ahead: s.refresh * TICKS,
+            reserved: 0,
             route_age: s.route_age * TICKS,
             udp: s.udp * TICKS,
             tcp_established: s.tcp_established * TICKS,

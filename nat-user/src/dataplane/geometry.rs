@@ -16,8 +16,9 @@ use super::clock::Clock;
 use crate::config::{Action, Config, Filtering, FlowDirection, MssClamp, Refresh};
 use crate::units::Proto;
 
-/// Bindings that a bucket of the index is meant for. It has room for eight, and each binding may be in one of two.
-const BINDINGS_PER_BUCKET: u64 = 6;
+/// Bindings that two buckets of the index are meant for. They have room for sixteen, and each binding may be in one of two: with
+/// more, runs of ports that meet in a bucket would find both full.
+const BINDINGS_IN_TWO_BUCKETS: u64 = 7;
 /// Slow-path packets: one source, and one CPU. Bucket and refill per second.
 const PUNT_SOURCE: (u32, u32) = (64, 128);
 const PUNT_TOTAL: (u32, u32) = (512, 2048);
@@ -39,9 +40,7 @@ pub fn capacity(config: &Config, addresses: u32) -> Capacity {
         ..Capacity::default()
     };
     let bindings = bindings(config, &capacity);
-    capacity.index_buckets = (bindings.div_ceil(BINDINGS_PER_BUCKET) as u32)
-        .max(1)
-        .next_power_of_two();
+    capacity.index_buckets = (bindings * 2).div_ceil(BINDINGS_IN_TWO_BUCKETS) as u32;
     let hosts = u64::from(config.ports.hosts).min(capacity.blocks());
     capacity.hosts = (hosts.max(1024) * 3 / 2).next_power_of_two() as u32;
     capacity
@@ -72,7 +71,8 @@ pub fn numbers(config: &Config, capacity: &Capacity, clock: &Clock, secret: u64,
     Numbers {
         secret,
         watch: watched(config),
-        index_mask: capacity.index_buckets - 1,
+        index_buckets: capacity.index_buckets,
+        index_step: nat_common::hash::step(capacity.index_buckets),
         session_mask: capacity.session_buckets - 1,
         fragment_mask: capacity.fragment_buckets - 1,
         host_mask: capacity.hosts - 1,
@@ -107,6 +107,7 @@ pub fn numbers(config: &Config, capacity: &Capacity, clock: &Clock, secret: u64,
         punt_total_rate: PUNT_TOTAL.1,
         ticks_per_second: clock.ticks_per_second(),
         ahead: clock.ticks((4 * SECOND).min(shortest / 8)),
+        reserved: 0,
     }
 }
 
@@ -211,16 +212,10 @@ mod tests {
             let config = config(text);
             let c = capacity(&config, addresses);
             assert_eq!(c.addresses, addresses.max(1));
-            for size in [
-                c.index_buckets,
-                c.session_buckets,
-                c.fragment_buckets,
-                c.hosts,
-                c.destinations,
-            ] {
+            for size in [c.session_buckets, c.fragment_buckets, c.hosts, c.destinations] {
                 assert!(size.is_power_of_two(), "{c:?}");
             }
-            assert!(u64::from(c.index_buckets) * BINDINGS_PER_BUCKET >= bindings(&config, &c));
+            assert!(u64::from(c.index_buckets) * BINDINGS_IN_TWO_BUCKETS >= 2 * bindings(&config, &c));
             assert!(c.session_buckets * SESSION_BUCKET >= config.nat.sessions);
             assert!(u64::from(c.hosts) >= u64::from(config.ports.hosts).min(c.blocks()));
             assert_eq!(1 << c.block_shift, config.ports.block_size);

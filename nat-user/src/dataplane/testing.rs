@@ -37,7 +37,8 @@ pub fn lab(addresses: u32, block_shift: u32) -> Lab {
     }
     let cfg = Config {
         secret: 0x1234_5678_9abc_def0,
-        index_mask: capacity.index_buckets - 1,
+        index_buckets: capacity.index_buckets,
+        index_step: nat_common::hash::step(capacity.index_buckets),
         session_mask: capacity.session_buckets - 1,
         fragment_mask: capacity.fragment_buckets - 1,
         host_mask: capacity.hosts - 1,
@@ -48,6 +49,7 @@ pub fn lab(addresses: u32, block_shift: u32) -> Lab {
         rest: 20,
         refresh: 1,
         ahead: 1,
+        reserved: 0,
         route_age: 16,
         udp: 50,
         tcp_established: 400,

@@ -97,7 +97,8 @@ fn configure(ebpf: &mut Ebpf, vb: u32, d0: u32) -> Vec<Interface> {
     }
     let config = KernelConfig {
         destination_mask: 63,
-        index_mask: 63,
+        index_buckets: 64,
+        index_step: nat_common::hash::step(64),
         session_mask: 63,
         fragment_mask: 63,
         host_mask: 63,
