@@ -46,7 +46,7 @@ impl Place {
         // where the windows of two hosts meet there is room for both. What finds none goes to the other bucket, which is
         // anywhere and this key's alone.
         let port = u32::from(key.inside.port);
-        let ahead = (port / LINE as u32 & (WINDOW - 1)).wrapping_mul(cfg.index_step);
+        let ahead = ((port / LINE as u32) & (WINDOW - 1)).wrapping_mul(cfg.index_step);
         let window = mix(
             u64::from(key.inside.addr) << 32 | key.proto as u64,
             cfg.secret.rotate_left(21),
