@@ -6,6 +6,8 @@ mod filtering;
 mod fragments;
 #[path = "nat/icmp.rs"]
 mod icmp;
+#[path = "nat/index.rs"]
+mod index;
 #[path = "nat/lifetime.rs"]
 mod lifetime;
 #[path = "nat/mapping.rs"]
