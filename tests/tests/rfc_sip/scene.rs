@@ -216,11 +216,15 @@ pub fn unchanged(message: &Message) -> (Vec<String>, Vec<u8>) {
         "max-breadth",
     ];
     let head = message.head();
-    let lines = head.split("\r\n").skip(1);
-    let is_changed = |line: &&str| {
-        let name = line.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
-        !changed.contains(&name.as_str())
-    };
-    let lines = lines.filter(is_changed).map(String::from).collect();
+    let mut skipping = false;
+    let kept = head.split("\r\n").skip(1).filter(|line| {
+        // Folded lines go with the one that they belong to.
+        if !line.starts_with([' ', '\t']) {
+            let name = line.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
+            skipping = changed.contains(&name.as_str());
+        }
+        !skipping
+    });
+    let lines = kept.map(String::from).collect();
     (lines, message.body().to_vec())
 }
