@@ -88,7 +88,10 @@ impl Scorecard {
 
     /// The tests of all requirements.
     fn tests(&self) -> BTreeSet<&'static str> {
-        self.requirements().flat_map(|requirement| requirement.tests).copied().collect()
+        self.requirements()
+            .flat_map(|requirement| requirement.tests)
+            .copied()
+            .collect()
     }
 }
 
@@ -104,7 +107,12 @@ pub fn run() -> Result<()> {
     };
     let mut built = Vec::new();
     for scorecard in &SCORECARDS {
-        let suites: Vec<Built> = scorecard.suites.iter().copied().map(Built::new).collect::<Result<_>>()?;
+        let suites: Vec<Built> = scorecard
+            .suites
+            .iter()
+            .copied()
+            .map(Built::new)
+            .collect::<Result<_>>()?;
         check_table(scorecard, &suites)?;
         built.push((scorecard, suites));
     }

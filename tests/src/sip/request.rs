@@ -275,7 +275,10 @@ mod tests {
             transport: Transport::Udp,
         };
         let invite = Request::new("INVITE", "sip:b@net.com", at);
-        let received = invite.clone().first("Record-Route", "<sip:p2;lr>, <sip:p1;lr>").message();
+        let received = invite
+            .clone()
+            .first("Record-Route", "<sip:p2;lr>, <sip:p1;lr>")
+            .message();
         let ok = received.reply(200, "OK", &["Contact: <sip:b@192.0.2.2>"], "");
         let caller = Dialog::of_caller(&invite.message(), &ok, at);
         assert_eq!(caller.routes, ["<sip:p1;lr>", "<sip:p2;lr>"]);

@@ -128,7 +128,11 @@ impl Config {
             let (certificate, key) = (&certificate.certificate, &certificate.key);
             let _ = writeln!(out, "[sip.tls]\ncertificate = {certificate:?}\nkey = {key:?}");
         }
-        let _ = writeln!(out, "[sip.auth]\nalgorithms = {:?}\n{}", self.algorithms, self.auth_lines);
+        let _ = writeln!(
+            out,
+            "[sip.auth]\nalgorithms = {:?}\n{}",
+            self.algorithms, self.auth_lines
+        );
         Ok(out + &self.more)
     }
 

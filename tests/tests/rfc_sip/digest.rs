@@ -76,7 +76,10 @@ pub fn value(challenge: &str, name: &str) -> Option<String> {
     let parameters = challenge.strip_prefix("Digest ")?;
     // No value here has a comma in it but the list of qop.
     let pairs = parameters.split(',').filter_map(|pair| pair.trim().split_once('='));
-    let found = pairs.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()?;
+    let found = pairs
+        .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
+        .next()?;
     Some(found.trim_matches('"').to_string())
 }
 
@@ -115,7 +118,10 @@ fn rfc7616_sec_3_9_1_the_examples_of_the_rfc() {
         let own = credentials(algorithm);
         let cnonce = "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ";
         let ha2 = hash(algorithm, "GET:/dir/index.html");
-        hash(algorithm, &format!("{}:{}:00000001:{cnonce}:auth:{ha2}", ha1(algorithm), own.nonce))
+        hash(
+            algorithm,
+            &format!("{}:{}:00000001:{cnonce}:auth:{ha2}", ha1(algorithm), own.nonce),
+        )
     };
     assert_eq!(response("MD5"), "8ca523f5e9506fed4657c9700eebdbec");
     assert_eq!(

@@ -13,7 +13,12 @@ fn sec_3_reliable_provisional_responses_and_their_prack_pass() {
     let came = scene.pass(&invite);
     assert_eq!(came.header("Require"), "100rel");
     let contact = format!("Contact: <sip:anna@{}>", scene.phone.endpoint);
-    let lines = [&*contact, "Require: 100rel", "RSeq: 813520", "Content-Type: application/sdp"];
+    let lines = [
+        &*contact,
+        "Require: 100rel",
+        "RSeq: 813520",
+        "Content-Type: application/sdp",
+    ];
     let given = came.reply(183, "Session Progress", &lines, "v=0\r\n");
     scene.send(&scene.phone, &given);
     let (progress, _) = scene
@@ -38,7 +43,9 @@ fn passes_in_a_call(method: &str, lines: &[(&str, &str)]) {
     let caller = Dialog::of_caller(&call.sent, &call.ok, &scene.caller);
     let request = lines
         .iter()
-        .fold(caller.request(method, 2), |request, (name, value)| request.add(name, value))
+        .fold(caller.request(method, 2), |request, (name, value)| {
+            request.add(name, value)
+        })
         .message();
     scene.send(&scene.caller, &request);
     let came = scene.arrived(&scene.phone, &request);
@@ -56,7 +63,13 @@ fn rfc3311_sec_5_an_update_passes() {
 
 #[test]
 fn rfc3515_sec_2_a_refer_passes() {
-    passes_in_a_call("REFER", &[("Refer-To", "<sip:x@192.0.2.9?Replaces=1%402>"), ("Referred-By", CALLER)]);
+    passes_in_a_call(
+        "REFER",
+        &[
+            ("Refer-To", "<sip:x@192.0.2.9?Replaces=1%402>"),
+            ("Referred-By", CALLER),
+        ],
+    );
 }
 
 const CALLER: &str = "<sip:caller@elsewhere.example>";

@@ -8,7 +8,10 @@ use crate::scene::{ANNA, QUIET, Scene, is};
 /// A REGISTER that has come through the second peer, which is an edge proxy.
 fn through_an_edge(scene: &Scene) -> Request {
     Request::register("anna", "net.com", &scene.phone)
-        .first("Via", &format!("SIP/2.0/UDP {};branch=z9hG4bKedge", scene.second.endpoint))
+        .first(
+            "Via",
+            &format!("SIP/2.0/UDP {};branch=z9hG4bKedge", scene.second.endpoint),
+        )
         .add("Path", &path(scene))
 }
 
@@ -48,7 +51,11 @@ fn sec_5_3_a_path_that_the_device_does_not_know_of_is_answered_with_420() {
     if answer.status() == Some(200) {
         return tests::router::not_met("RECOMMENDED policy: it is accepted although the device does not support Path");
     }
-    assert_eq!((answer.status(), answer.header("Unsupported").as_str()), (Some(420), "path"), "{answer:?}");
+    assert_eq!(
+        (answer.status(), answer.header("Unsupported").as_str()),
+        (Some(420), "path"),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -67,7 +74,10 @@ fn sec_5_2_an_outbound_proxy_puts_itself_into_the_path() {
     scene.send(&scene.phone, &register);
     let came = scene.arrived(&scene.second, &register);
     let path = came.header("Path");
-    assert!(path.contains(&scene.endpoint().to_string()) && path.contains(";lr"), "{came:?}");
+    assert!(
+        path.contains(&scene.endpoint().to_string()) && path.contains(";lr"),
+        "{came:?}"
+    );
     // Not altered in the response.
     let line = format!("Path: {path}");
     let contact = format!("Contact: {};expires=300", came.header("Contact"));

@@ -11,7 +11,9 @@ use crate::scene::{ANNA, DOMAIN, Scene};
 
 fn refused(scene: &Scene, via: &str) -> (Message, Peer) {
     let from = Peer::udp(scene.lab.o(1), 0).unwrap();
-    let request = Request::new("MESSAGE", "sip:nobody@net.com", &from).set("Via", via).message();
+    let request = Request::new("MESSAGE", "sip:nobody@net.com", &from)
+        .set("Via", via)
+        .message();
     scene.send(&from, &request);
     let answer = scene.final_of(&from, &request);
     assert_eq!(answer.status(), Some(404), "{answer:?}");
@@ -32,7 +34,10 @@ fn sec_4_received_is_there_even_if_it_is_the_same() {
     let request = Request::new("MESSAGE", "sip:nobody@net.com", &scene.caller);
     let answer = scene.ask(&scene.caller, &request.message());
     assert_eq!(of_via(&answer, "rport"), Some("5060".into()));
-    assert_eq!(of_via(&answer, "received"), Some(scene.caller.endpoint.ip().to_string()));
+    assert_eq!(
+        of_via(&answer, "received"),
+        Some(scene.caller.endpoint.ip().to_string())
+    );
 }
 
 #[test]
@@ -53,7 +58,9 @@ fn sec_4_the_answer_leaves_from_where_the_request_came_in() {
     let from = Peer::udp(scene.lab.o(1), 0).unwrap();
     let request = Request::new("MESSAGE", "sip:nobody@net.com", &from).message();
     scene.send(&from, &request);
-    let (_, at) = from.recv_where("the 404", |message| message.status() == Some(404)).unwrap();
+    let (_, at) = from
+        .recv_where("the 404", |message| message.status() == Some(404))
+        .unwrap();
     assert_eq!(at, scene.endpoint());
 }
 

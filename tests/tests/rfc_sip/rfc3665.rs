@@ -46,15 +46,30 @@ fn request(scene: &Scene, cseq: u32) -> Request {
 fn sec_2_1_to_2_4_registering_updating_asking_and_cancelling() {
     let mut phone = Registering::new();
     let answer = phone.ask(|request| request);
-    assert_eq!((answer.status(), contacts(&answer).len()), (Some(200), 1), "2.1: {answer:?}");
+    assert_eq!(
+        (answer.status(), contacts(&answer).len()),
+        (Some(200), 1),
+        "2.1: {answer:?}"
+    );
     let answer = phone.ask(|request| request.set("Contact", "mailto:bob@biloxi.example.com"));
     let both = contacts(&answer);
     assert_eq!((answer.status(), both.len()), (Some(200), 2), "2.2: {answer:?}");
-    assert!(both.iter().any(|contact| contact.contains("mailto:bob@biloxi.example.com")));
+    assert!(
+        both.iter()
+            .any(|contact| contact.contains("mailto:bob@biloxi.example.com"))
+    );
     let answer = phone.ask(|request| request.without("Contact"));
-    assert_eq!((answer.status(), contacts(&answer).len()), (Some(200), 2), "2.3: {answer:?}");
+    assert_eq!(
+        (answer.status(), contacts(&answer).len()),
+        (Some(200), 2),
+        "2.3: {answer:?}"
+    );
     let answer = phone.ask(|request| request.set("Contact", "*").add("Expires", "0"));
-    assert_eq!((answer.status(), contacts(&answer).len()), (Some(200), 0), "2.4: {answer:?}");
+    assert_eq!(
+        (answer.status(), contacts(&answer).len()),
+        (Some(200), 0),
+        "2.4: {answer:?}"
+    );
 }
 
 #[test]
@@ -74,10 +89,16 @@ fn sec_3_2_a_successful_session() {
     scene.register(&scene.phone, "anna");
     let invite = Request::new("INVITE", ANNA, &scene.caller).body("application/sdp", "v=0\r\n");
     let came = scene.pass(&invite);
-    scene.caller.recv_where("100", |message| message.status() == Some(100)).unwrap();
+    scene
+        .caller
+        .recv_where("100", |message| message.status() == Some(100))
+        .unwrap();
     let contact = format!("Contact: <sip:anna@{}>", scene.phone.endpoint);
     scene.send(&scene.phone, &came.reply(180, "Ringing", &[&contact], ""));
-    scene.caller.recv_where("180", |message| message.status() == Some(180)).unwrap();
+    scene
+        .caller
+        .recv_where("180", |message| message.status() == Some(180))
+        .unwrap();
     let lines = [&*contact, "Content-Type: application/sdp"];
     let given = came.reply(200, "OK", &lines, "v=0\r\na=answer\r\n");
     scene.send(&scene.phone, &given);
@@ -98,7 +119,9 @@ fn sec_3_2_a_successful_session() {
 #[test]
 fn sec_3_3_a_session_that_is_challenged() {
     let why = "the lab's kamailio challenges REGISTER only";
-    let Some(scene) = Scene::sipnat(why, |config| config.user(SECRET.0, SECRET.1).line("trusted = [\"203.0.113.101/32\"]")) else {
+    let Some(scene) = Scene::sipnat(why, |config| {
+        config.user(SECRET.0, SECRET.1).line("trusted = [\"203.0.113.101/32\"]")
+    }) else {
         return;
     };
     // The phone is a trusted gateway, and the caller our user.
@@ -114,11 +137,17 @@ fn sec_3_3_a_session_that_is_challenged() {
     scene.acknowledge(&first, &challenge);
     // Further on, another proxy asks too; the caller then sends both.
     let mut own = Credentials::answer(&challenge, SECRET, "INVITE", "sip:berta@net.com");
-    let second = invite().set("CSeq", "2 INVITE").add("Proxy-Authorization", &own.header()).message();
+    let second = invite()
+        .set("CSeq", "2 INVITE")
+        .add("Proxy-Authorization", &own.header())
+        .message();
     scene.send(&scene.caller, &second);
     let came = scene.arrived(&scene.phone, &second);
     let theirs = "Proxy-Authenticate: Digest realm=\"biloxi.example.com\", nonce=\"n\"";
-    scene.send(&scene.phone, &came.reply(407, "Proxy Authorization Required", &[theirs], ""));
+    scene.send(
+        &scene.phone,
+        &came.reply(407, "Proxy Authorization Required", &[theirs], ""),
+    );
     let wanted = |message: &Message| message.status() == Some(407) && message.cseq() == 2;
     let (challenge, _) = scene.caller.recv_where("the 407 of the other", wanted).unwrap();
     assert_eq!(challenge.headers("Proxy-Authenticate").len(), 1, "{challenge:?}");
@@ -155,7 +184,12 @@ fn sec_3_7_a_re_invite_with_another_address() {
     scene.send(&scene.second, &again);
     let came = scene.arrived(&scene.caller, &again);
     assert_eq!(came.header("Contact"), moved);
-    let given = came.reply(200, "OK", &[&format!("Contact: <sip:caller@{}>", scene.caller.endpoint)], "");
+    let given = came.reply(
+        200,
+        "OK",
+        &[&format!("Contact: <sip:caller@{}>", scene.caller.endpoint)],
+        "",
+    );
     scene.send(&scene.caller, &given);
     assert_eq!(scene.final_of(&scene.second, &again).status(), Some(200));
     let caller = Dialog {
@@ -174,7 +208,10 @@ fn sec_3_8_no_answer() {
     let invite = Request::new("INVITE", ANNA, &scene.caller);
     let came = scene.pass(&invite);
     scene.send(&scene.phone, &came.reply(180, "Ringing", &[], ""));
-    scene.caller.recv_where("180", |message| message.status() == Some(180)).unwrap();
+    scene
+        .caller
+        .recv_where("180", |message| message.status() == Some(180))
+        .unwrap();
     let cancelling = cancel(&invite.message());
     assert_eq!(scene.ask(&scene.caller, &cancelling).status(), Some(200), "F10");
     let (further, _) = scene.phone.recv_request("CANCEL").unwrap();

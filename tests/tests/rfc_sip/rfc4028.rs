@@ -13,7 +13,10 @@ fn sec_8_1_session_expires_and_min_se_pass_unchanged() {
         .add("Session-Expires", "90")
         .add("Min-SE", "90");
     let came = scene.pass(&invite);
-    assert_eq!((came.header("Session-Expires"), came.header("Min-SE")), ("90".into(), "90".into()));
+    assert_eq!(
+        (came.header("Session-Expires"), came.header("Min-SE")),
+        ("90".into(), "90".into())
+    );
     let lines = [
         &*format!("Contact: <sip:anna@{}>", scene.phone.endpoint),
         "Require: timer",
@@ -43,7 +46,10 @@ fn sec_6_a_422_passes_with_its_min_se() {
     scene.register(&scene.phone, "anna");
     let invite = Request::new("INVITE", ANNA, &scene.caller).add("Session-Expires", "90");
     let came = scene.pass(&invite);
-    scene.send(&scene.phone, &came.reply(422, "Session Interval Too Small", &["Min-SE: 3600"], ""));
+    scene.send(
+        &scene.phone,
+        &came.reply(422, "Session Interval Too Small", &["Min-SE: 3600"], ""),
+    );
     let answer = scene.final_of(&scene.caller, &invite.message());
     scene.acknowledge(&invite.message(), &answer);
     assert_eq!((answer.status(), answer.header("Min-SE").as_str()), (Some(422), "3600"));

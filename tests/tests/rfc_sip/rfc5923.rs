@@ -25,7 +25,9 @@ fn connected(scene: &Scene, more: &str) -> (Listener, Stream) {
     let listener = Listener::start(scene.lab.o(3), 5060).unwrap();
     let mut stream = Stream::connect(scene.lab.o(3), scene.endpoint()).unwrap();
     let via = format!("SIP/2.0/TCP {};branch=z9hG4bKconnect{more}", listener.endpoint);
-    let options = Request::new("OPTIONS", &format!("sip:{}", scene.endpoint()), &stream).set("Via", &via).message();
+    let options = Request::new("OPTIONS", &format!("sip:{}", scene.endpoint()), &stream)
+        .set("Via", &via)
+        .message();
     stream.send(options.bytes()).unwrap();
     assert_eq!(stream.recv_final("the 200").unwrap().status(), Some(200));
     (listener, stream)

@@ -37,7 +37,10 @@ fn sec_7_1_the_proxy_does_not_send_2xx_again_by_itself() {
     scene.register(&scene.phone, "anna");
     scene.call();
     let ok = |message: &Message| message.status() == Some(200) && message.header("CSeq") == "1 INVITE";
-    scene.caller.nothing(std::time::Duration::from_millis(1800), ok).unwrap();
+    scene
+        .caller
+        .nothing(std::time::Duration::from_millis(1800), ok)
+        .unwrap();
 }
 
 #[test]
@@ -67,7 +70,10 @@ fn sec_8_9_a_2xx_without_a_transaction_is_not_passed_on() {
     scene.register(&scene.phone, "anna");
     let call = scene.call();
     let stray = call.given.head().replacen(&call.came.branch(), "z9hG4bKstray", 1);
-    scene.send(&scene.phone, &Message::new(stray.replacen("200 OK", "200 Stray", 1)).unwrap());
+    scene.send(
+        &scene.phone,
+        &Message::new(stray.replacen("200 OK", "200 Stray", 1)).unwrap(),
+    );
     // What comes after it has come through.
     scene.send(&scene.phone, &call.given);
     ok_again(&scene);
@@ -83,7 +89,10 @@ fn sec_8_9_a_2xx_of_another_phone_after_the_first_passes() {
     let came = scene.pass(&invite);
     for tag in ["first", "second"] {
         let contact = format!("Contact: <sip:anna@{}>", scene.phone.endpoint);
-        let ok = came.reply(200, "OK", &[&contact], "").head().replace(";tag=peer", &format!(";tag={tag}"));
+        let ok = came
+            .reply(200, "OK", &[&contact], "")
+            .head()
+            .replace(";tag=peer", &format!(";tag={tag}"));
         scene.send(&scene.phone, &Message::new(ok).unwrap());
         let wanted = |message: &Message| message.status() == Some(200) && message.tag("To").as_deref() == Some(tag);
         scene.caller.recv_where("the 200", wanted).unwrap();

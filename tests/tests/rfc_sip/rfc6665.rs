@@ -17,9 +17,17 @@ fn sec_4_subscribe_and_notify_pass_in_their_dialog() {
         .add("Event", "presence")
         .add("Expires", "600");
     let came = scene.pass(&subscribe);
-    assert_eq!((came.header("Event"), came.header("Expires")), ("presence".into(), "600".into()));
+    assert_eq!(
+        (came.header("Event"), came.header("Expires")),
+        ("presence".into(), "600".into())
+    );
     assert_eq!(came.headers("Record-Route").len(), 1, "{came:?}");
-    let given = came.reply(200, "OK", &[&format!("Contact: <sip:anna@{}>", scene.phone.endpoint), "Expires: 600"], "");
+    let given = came.reply(
+        200,
+        "OK",
+        &[&format!("Contact: <sip:anna@{}>", scene.phone.endpoint), "Expires: 600"],
+        "",
+    );
     scene.send(&scene.phone, &given);
     assert_eq!(scene.final_of(&scene.caller, &subscribe.message()).status(), Some(200));
     let notifier = Dialog::of_callee(&came, &given, &scene.phone);
@@ -72,7 +80,10 @@ fn a_subscribed_unregistered_device_stays_reachable() {
     };
     notify(1, "active;expires=600");
     let path = server.path_becomes(TRANSLATED, "registration").unwrap();
-    assert_eq!(path["prompt"], "options", "a subscription counts as a registration: {path}");
+    assert_eq!(
+        path["prompt"], "options",
+        "a subscription counts as a registration: {path}"
+    );
     assert_eq!(server.registrations().unwrap().len(), 1, "it is not registered");
     // Time itself: twice what the NAT remembers.
     let end = std::time::Instant::now() + std::time::Duration::from_secs(2 * u64::from(TIMEOUT));

@@ -49,7 +49,10 @@ fn sec_3_3_a_challenge_has_realm_nonce_and_qop() {
     let asked = Challenged::new();
     let challenge = &challenges(&asked.challenge)[0];
     assert_eq!(value(challenge, "realm").as_deref(), Some(DOMAIN));
-    assert!(value(challenge, "nonce").is_some_and(|nonce| nonce.len() > 16), "{challenge}");
+    assert!(
+        value(challenge, "nonce").is_some_and(|nonce| nonce.len() > 16),
+        "{challenge}"
+    );
     match value(challenge, "qop") {
         Some(qop) => assert!(qop.split(',').any(|one| one.trim() == "auth"), "{challenge}"),
         None => tests::router::not_met("RFC 8760 section 2.6, a MUST: the challenge has no qop"),
@@ -60,7 +63,9 @@ fn sec_3_3_a_challenge_has_realm_nonce_and_qop() {
 fn sec_3_3_no_two_nonces_are_the_same_for_long() {
     let asked = Challenged::new();
     std::thread::sleep(std::time::Duration::from_millis(1100));
-    let again = asked.scene.ask(&asked.scene.phone, &request(&asked.scene, 50).message());
+    let again = asked
+        .scene
+        .ask(&asked.scene.phone, &request(&asked.scene, 50).message());
     assert_ne!(value(&challenges(&again)[0], "nonce"), Some(asked.right.nonce));
 }
 
@@ -101,7 +106,9 @@ fn sec_3_4_6_the_uri_must_be_that_of_the_request() {
     };
     let answer = asked.ask(&elsewhere.header());
     if answer.status() == Some(200) {
-        return tests::router::not_met("a MUST of RFC 7616 section 3.4.6: credentials for sip:elsewhere.example are taken");
+        return tests::router::not_met(
+            "a MUST of RFC 7616 section 3.4.6: credentials for sip:elsewhere.example are taken",
+        );
     }
     assert!(matches!(answer.status(), Some(400 | 401 | 403)), "{answer:?}");
 }
@@ -109,6 +116,9 @@ fn sec_3_4_6_the_uri_must_be_that_of_the_request() {
 #[test]
 fn sec_3_4_the_count_is_hexadecimal_and_rises() {
     let asked = Challenged::new();
+    if asked.right.qop.is_none() {
+        return tests::router::not_applicable("it offers no qop, so nothing is counted");
+    }
     for nc in [1, 9, 10, 16] {
         let next = Credentials {
             nc,
@@ -130,8 +140,16 @@ fn sec_5_5_a_replay_is_stale_and_changes_nothing() {
     }
     assert_eq!(answer.status(), Some(401), "{answer:?}");
     let challenge = &challenges(&answer)[0];
-    assert_eq!(value(challenge, "stale").map(|stale| stale.to_lowercase()), Some("true".into()), "{challenge}");
-    assert_ne!(value(challenge, "nonce"), Some(asked.right.nonce.clone()), "{challenge}");
+    assert_eq!(
+        value(challenge, "stale").map(|stale| stale.to_lowercase()),
+        Some("true".into()),
+        "{challenge}"
+    );
+    assert_ne!(
+        value(challenge, "nonce"),
+        Some(asked.right.nonce.clone()),
+        "{challenge}"
+    );
 }
 
 #[test]
@@ -156,7 +174,11 @@ fn sec_3_3_an_old_nonce_is_stale() {
     std::thread::sleep(std::time::Duration::from_millis(10_100));
     let answer = asked.ask(&asked.right.header());
     assert_eq!(answer.status(), Some(401));
-    assert_eq!(value(&challenges(&answer)[0], "stale").as_deref(), Some("true"), "{answer:?}");
+    assert_eq!(
+        value(&challenges(&answer)[0], "stale").as_deref(),
+        Some("true"),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -225,12 +247,23 @@ fn sec_5_4_many_wrong_passwords_ban_the_source() {
         assert_eq!(asked.ask(&wrong.header()).status(), Some(401));
     }
     // Not even the right one, and not a word in answer.
-    let right = request(&asked.scene, 90).add("Authorization", &asked.right.header()).message();
+    let right = request(&asked.scene, 90)
+        .add("Authorization", &asked.right.header())
+        .message();
     asked.scene.send(&asked.scene.phone, &right);
-    asked.scene.phone.nothing(crate::scene::QUIET, |message| message.cseq() == 90).unwrap();
+    asked
+        .scene
+        .phone
+        .nothing(crate::scene::QUIET, |message| message.cseq() == 90)
+        .unwrap();
     let bans = asked.scene.sipnat_server().json(&["bans"]).unwrap();
-    assert!(bans.to_string().contains(&asked.scene.phone.endpoint.ip().to_string()), "{bans}");
+    assert!(
+        bans.to_string().contains(&asked.scene.phone.endpoint.ip().to_string()),
+        "{bans}"
+    );
     // Others are not concerned.
-    let other = asked.scene.ask(&asked.scene.second, &request(&asked.scene, 1).message());
+    let other = asked
+        .scene
+        .ask(&asked.scene.second, &request(&asked.scene, 1).message());
     assert_eq!(other.status(), Some(401));
 }

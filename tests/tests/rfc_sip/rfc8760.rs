@@ -9,9 +9,7 @@ const SETTING: &str = "this asks for sipnat's setting of algorithms; the lab's k
 const ALL: [&str; 3] = ["SHA-512-256", "SHA-256", "MD5"];
 
 fn scene() -> Option<Scene> {
-    Scene::sipnat(SETTING, |config| {
-        config.user(SECRET.0, SECRET.1).algorithms(&ALL)
-    })
+    Scene::sipnat(SETTING, |config| config.user(SECRET.0, SECRET.1).algorithms(&ALL))
 }
 
 fn request(scene: &Scene, cseq: u32) -> Request {
@@ -28,7 +26,11 @@ fn sec_2_3_a_challenge_for_each_algorithm_in_the_order_of_preference() {
     let algorithms: Vec<String> = all.iter().map(|one| value(one, "algorithm").unwrap()).collect();
     assert_eq!(algorithms, ALL, "{answer:?}");
     for challenge in &all {
-        assert_eq!(value(challenge, "qop").as_deref(), Some("auth"), "section 2.6: {challenge}");
+        assert_eq!(
+            value(challenge, "qop").as_deref(),
+            Some("auth"),
+            "section 2.6: {challenge}"
+        );
         assert_eq!(value(challenge, "realm").as_deref(), Some(DOMAIN));
     }
 }
@@ -67,7 +69,10 @@ fn sec_2_4_an_algorithm_that_is_not_offered_is_not_accepted() {
         algorithm: "MD5".into(),
         ..Credentials::answer(&challenge, SECRET, "REGISTER", "sip:net.com")
     };
-    let answer = scene.ask(&scene.phone, &request(&scene, 2).add("Authorization", &md5.header()).message());
+    let answer = scene.ask(
+        &scene.phone,
+        &request(&scene, 2).add("Authorization", &md5.header()).message(),
+    );
     assert_eq!(answer.status(), Some(401), "{answer:?}");
 }
 
@@ -75,7 +80,10 @@ fn sec_2_4_an_algorithm_that_is_not_offered_is_not_accepted() {
 fn sec_2_5_basic_is_neither_asked_for_nor_accepted() {
     let scene = Scene::closed();
     let challenge = scene.ask(&scene.phone, &request(&scene, 1).message());
-    assert!(challenges(&challenge).iter().all(|one| one.starts_with("Digest ")), "{challenge:?}");
+    assert!(
+        challenges(&challenge).iter().all(|one| one.starts_with("Digest ")),
+        "{challenge:?}"
+    );
     // anna:secret
     let basic = request(&scene, 2).add("Authorization", "Basic YW5uYTpzZWNyZXQ=");
     assert_eq!(scene.ask(&scene.phone, &basic.message()).status(), Some(401));

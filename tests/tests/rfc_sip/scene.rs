@@ -170,7 +170,9 @@ impl Scene {
 
     /// The contacts that a REGISTER without Contact is told of.
     pub fn contacts(&self, user: &str) -> Vec<String> {
-        let query = Request::register(user, DOMAIN, &self.caller).without("Contact").message();
+        let query = Request::register(user, DOMAIN, &self.caller)
+            .without("Contact")
+            .message();
         let answer = self.ask(&self.caller, &query);
         assert_eq!(answer.status(), Some(200), "{answer:?}");
         contacts(&answer)
@@ -207,14 +209,7 @@ pub fn is(method: &str) -> impl Fn(&Message) -> bool {
 
 /// All lines of a message's head but those that a proxy changes (RFC 3261 §16.6), and its body.
 pub fn unchanged(message: &Message) -> (Vec<String>, Vec<u8>) {
-    let changed = [
-        "via",
-        "v",
-        "max-forwards",
-        "record-route",
-        "route",
-        "max-breadth",
-    ];
+    let changed = ["via", "v", "max-forwards", "record-route", "route", "max-breadth"];
     let head = message.head();
     let mut skipping = false;
     let kept = head.split("\r\n").skip(1).filter(|line| {

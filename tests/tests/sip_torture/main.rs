@@ -104,7 +104,9 @@ fn all() -> impl Iterator<Item = &'static Torture> {
 
 /// Feeds a message to a new core.
 fn becomes(name: &str, expected: Outcome, why: &str) {
-    let torture = all().find(|torture| torture.name == name).expect("a message of this name");
+    let torture = all()
+        .find(|torture| torture.name == name)
+        .expect("a message of this name");
     let got = World::new().feed(&on_the_wire(torture));
     assert_eq!(got, Ok(expected), "{why}");
 }

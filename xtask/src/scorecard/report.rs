@@ -137,7 +137,12 @@ mod tests {
         let text =
             format!("test a::one ... {one}\ntest a::two ... {two}\nsuccesses:\n---- a::two stdout ----\n{printed}\n");
         let results = Results::parse(&text).unwrap();
-        section("Things", "About them.", &[REQUIREMENT], &[Column { name: "x", results }])
+        section(
+            "Things",
+            "About them.",
+            &[REQUIREMENT],
+            &[Column { name: "x", results }],
+        )
     }
 
     #[test]

@@ -45,14 +45,19 @@ impl Built {
 
     /// Runs those of these tests that are in it. `choice`: the environment variable that says who is asked, and its value.
     pub fn run(&self, tests: &BTreeSet<&str>, choice: (&str, &str), sipnat: &Path) -> Result<Results> {
-        let named: Vec<&str> = tests.iter().copied().filter(|test| self.names.contains(*test)).collect();
+        let named: Vec<&str> = tests
+            .iter()
+            .copied()
+            .filter(|test| self.names.contains(*test))
+            .collect();
         // Many tests wait for lifetimes to pass, so more of them than there are CPUs make sense.
         let mut args = vec![self.path.as_str(), "--show-output", "--test-threads", "4"];
         if !self.suite.whole {
             args.push("--exact");
             args.extend(&named);
         }
-        let variables = [(BINARY_VARIABLE, &*sipnat.display().to_string()), choice].map(|(name, value)| format!("{name}={value}"));
+        let variables =
+            [(BINARY_VARIABLE, &*sipnat.display().to_string()), choice].map(|(name, value)| format!("{name}={value}"));
         let mut command = if is_root() {
             let mut command = Command::new("env");
             command.args(&variables).args(&args);
@@ -60,7 +65,10 @@ impl Built {
         } else {
             let why = "making network namespaces and loading programs into the kernel";
             let variables = variables.iter().map(String::as_str);
-            as_root(why, &["env"].into_iter().chain(variables).chain(args).collect::<Vec<_>>())?
+            as_root(
+                why,
+                &["env"].into_iter().chain(variables).chain(args).collect::<Vec<_>>(),
+            )?
         };
         command
             .env("RUST_BACKTRACE", "0")

@@ -16,7 +16,10 @@ fn ringing(scene: &Scene) -> (Message, Message) {
 
 fn rings(scene: &Scene, came: &Message) {
     scene.send(&scene.phone, &came.reply(180, "Ringing", &[], ""));
-    scene.caller.recv_where("180", |message| message.status() == Some(180)).unwrap();
+    scene
+        .caller
+        .recv_where("180", |message| message.status() == Some(180))
+        .unwrap();
 }
 
 fn answer_to_cancel(scene: &Scene) -> Message {

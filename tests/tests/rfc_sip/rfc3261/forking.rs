@@ -24,10 +24,7 @@ impl Fork {
         scene.register(&scene.second, "anna");
         let sent = Request::new("INVITE", ANNA, &scene.caller).message();
         scene.send(&scene.caller, &sent);
-        let (phone, second) = (
-            scene.arrived(&scene.phone, &sent),
-            scene.arrived(&scene.second, &sent),
-        );
+        let (phone, second) = (scene.arrived(&scene.phone, &sent), scene.arrived(&scene.second, &sent));
         Self {
             scene,
             sent,
@@ -96,7 +93,11 @@ fn sec_16_7_3_the_proxys_own_via_is_taken_out_of_responses() {
     scene.register(&scene.phone, "anna");
     let call = scene.call();
     let vias = call.ok.headers("Via");
-    assert!(vias.len() == 1 && call.ok.branch() == call.sent.branch(), "{:?}", call.ok);
+    assert!(
+        vias.len() == 1 && call.ok.branch() == call.sent.branch(),
+        "{:?}",
+        call.ok
+    );
 }
 
 #[test]
@@ -154,7 +155,10 @@ fn sec_16_7_5_a_6xx_ends_all() {
     let fork = Fork::new();
     let scene = &fork.scene;
     scene.send(&scene.second, &fork.second.reply(180, "Ringing", &[], ""));
-    scene.caller.recv_where("180", |message| message.status() == Some(180)).unwrap();
+    scene
+        .caller
+        .recv_where("180", |message| message.status() == Some(180))
+        .unwrap();
     scene.reply(&scene.phone, &fork.phone, 603, "Decline");
     let (cancel, _) = scene.second.recv_request("CANCEL").unwrap();
     assert_eq!(cancel.branch(), fork.second.branch());
@@ -188,7 +192,10 @@ fn sec_16_7_6_a_503_is_given_as_500() {
     scene.register(&scene.phone, "anna");
     let invite = Request::new("INVITE", ANNA, &scene.caller);
     let came = scene.pass(&invite);
-    scene.send(&scene.phone, &came.reply(503, "Service Unavailable", &["Retry-After: 60"], ""));
+    scene.send(
+        &scene.phone,
+        &came.reply(503, "Service Unavailable", &["Retry-After: 60"], ""),
+    );
     let answer = scene.final_of(&scene.caller, &invite.message());
     scene.acknowledge(&invite.message(), &answer);
     if answer.status() == Some(503) {
@@ -201,10 +208,7 @@ fn sec_16_7_6_a_503_is_given_as_500() {
 fn sec_16_7_7_the_challenges_of_all_are_given_together() {
     let challenge = |realm: &str| format!("WWW-Authenticate: Digest realm=\"{realm}\", nonce=\"n\"");
     let proxy = "Proxy-Authenticate: Digest realm=\"three\", nonce=\"n\"";
-    let answer = Fork::new().refused(
-        (401, &[&challenge("one")]),
-        (407, &[proxy, &challenge("two")]),
-    );
+    let answer = Fork::new().refused((401, &[&challenge("one")]), (407, &[proxy, &challenge("two")]));
     assert!(matches!(answer.status(), Some(401 | 407)), "{answer:?}");
     let text = challenges(&answer).join("\n");
     for realm in ["one", "two", "three"] {

@@ -19,13 +19,19 @@ fn passes_unchanged(lines: &[&str]) {
     scene.register(&scene.phone, "anna");
     let sent = literal(&scene, lines);
     scene.send(&scene.caller, &sent);
-    let came = scene.phone.recv_where("the MESSAGE", |message| message.method().is_some());
+    let came = scene
+        .phone
+        .recv_where("the MESSAGE", |message| message.method().is_some());
     let came = came.unwrap().0;
     assert_eq!(unchanged(&came), unchanged(&sent));
     assert_eq!(came.headers("Via").len(), 2, "{came:?}");
     scene.reply(&scene.phone, &came, 200, "OK");
     let answer = scene.caller.recv_final("the 200").unwrap();
-    assert_eq!((answer.status(), answer.headers("Via").len()), (Some(200), 1), "{answer:?}");
+    assert_eq!(
+        (answer.status(), answer.headers("Via").len()),
+        (Some(200), 1),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -99,7 +105,10 @@ fn sec_7_3_3_compact_forms() {
 fn sec_7_3_1_several_values_in_one_line_or_in_many() {
     let scene = Scene::open();
     let register = Request::register("anna", "net.com", &scene.phone)
-        .set("Contact", "\"A, B\" <sip:a,x@203.0.113.101>;q=0.5, <sip:b@203.0.113.101>")
+        .set(
+            "Contact",
+            "\"A, B\" <sip:a,x@203.0.113.101>;q=0.5, <sip:b@203.0.113.101>",
+        )
         .add("m", "sip:c@203.0.113.101");
     let answer = scene.ask(&scene.phone, &register.message());
     assert_eq!(answer.status(), Some(200), "{answer:?}");
@@ -143,9 +152,15 @@ fn sec_8_2_6_1_a_100_copies_the_timestamp_and_has_no_to_tag_of_ours() {
     scene.register(&scene.phone, "anna");
     let invite = Request::new("INVITE", ANNA, &scene.caller).add("Timestamp", "54.21");
     scene.pass(&invite);
-    let (trying, _) = scene.caller.recv_where("100", |message| message.status() == Some(100)).unwrap();
+    let (trying, _) = scene
+        .caller
+        .recv_where("100", |message| message.status() == Some(100))
+        .unwrap();
     assert_eq!(trying.tag("To"), None, "section 17.2.1");
-    let copied = trying.headers("Timestamp").first().is_some_and(|value| value.starts_with("54.21"));
+    let copied = trying
+        .headers("Timestamp")
+        .first()
+        .is_some_and(|value| value.starts_with("54.21"));
     assert!(copied, "{trying:?}");
 }
 
@@ -167,7 +182,8 @@ fn sec_11_2_options_for_the_server_itself() {
 #[test]
 fn sec_19_1_4_escaped_users_are_the_same_users() {
     let scene = Scene::open();
-    let register = Request::register("%61n%6Ea", "net.com", &scene.phone).set("Contact", "<sip:anna@203.0.113.101:5060>");
+    let register =
+        Request::register("%61n%6Ea", "net.com", &scene.phone).set("Contact", "<sip:anna@203.0.113.101:5060>");
     assert_eq!(scene.ask(&scene.phone, &register.message()).status(), Some(200));
     let came = scene.pass(&Request::new("MESSAGE", "sip:ann%61@NET.com", &scene.caller));
     assert_eq!(came.request_uri(), "sip:anna@203.0.113.101:5060");

@@ -46,7 +46,9 @@ fn sec_16_3_4_a_request_that_was_here_before_is_answered_with_482() {
     let request = Request::new("MESSAGE", ANNA, &scene.caller);
     let came = scene.pass(&request);
     // It comes back as it left the server, but for the way that it has come.
-    let back = came.head().replacen("MESSAGE sip:anna@203.0.113.101:5060", &format!("MESSAGE {ANNA}"), 1);
+    let back = came
+        .head()
+        .replacen("MESSAGE sip:anna@203.0.113.101:5060", &format!("MESSAGE {ANNA}"), 1);
     let via = format!("Via: SIP/2.0/UDP {};branch=z9hG4bKback\r\nVia:", scene.phone.endpoint);
     let back = Message::new(back.replacen("Via:", &via, 1)).unwrap();
     let answer = scene.ask(&scene.phone, &back);
@@ -61,7 +63,10 @@ fn sec_16_3_5_what_a_proxy_must_support_and_does_not_is_answered_with_420() {
     let answer = scene.ask(&scene.caller, &request.message());
     assert_eq!(answer.status(), Some(420), "{answer:?}");
     let unsupported = answer.headers("Unsupported").join(", ");
-    assert!(unsupported.contains("frobnication") && unsupported.contains("foo"), "{answer:?}");
+    assert!(
+        unsupported.contains("frobnication") && unsupported.contains("foo"),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -122,7 +127,10 @@ fn sec_16_5_a_user_whom_nobody_knows_is_answered_with_404() {
 fn sec_16_5_a_request_for_elsewhere_keeps_its_uri() {
     let scene = if only_here() { trusted().unwrap() } else { Scene::open() };
     let uri = format!("sip:x@{};p=1", scene.phone.endpoint);
-    assert_eq!(scene.pass(&Request::new("MESSAGE", &uri, &scene.caller)).request_uri(), uri);
+    assert_eq!(
+        scene.pass(&Request::new("MESSAGE", &uri, &scene.caller)).request_uri(),
+        uri
+    );
 }
 
 /// Whether sipnat is asked, without a word for the scorecard if not.
@@ -175,7 +183,10 @@ fn sec_16_6_4_it_stays_in_the_dialog_by_a_loose_record_route() {
     let record_route = call.came.headers("Record-Route");
     assert_eq!(record_route.len(), 1, "{record_route:?}");
     let uri = bracketed(&record_route[0]).unwrap();
-    assert!(uri.contains(&scene.endpoint().ip().to_string()) && uri.contains(";lr"), "{uri}");
+    assert!(
+        uri.contains(&scene.endpoint().ip().to_string()) && uri.contains(";lr"),
+        "{uri}"
+    );
     assert_eq!(call.ok.headers("Record-Route"), record_route);
     // And requests within it go that way, in both directions.
     let caller = Dialog::of_caller(&call.sent, &call.ok, &scene.caller);
@@ -183,7 +194,10 @@ fn sec_16_6_4_it_stays_in_the_dialog_by_a_loose_record_route() {
     let info = caller.request("INFO", 2).message();
     scene.send(&scene.caller, &info);
     let came = scene.arrived(&scene.phone, &info);
-    assert_eq!((came.request_uri(), came.headers("Route")), (caller.target.clone(), vec![]));
+    assert_eq!(
+        (came.request_uri(), came.headers("Route")),
+        (caller.target.clone(), vec![])
+    );
     scene.reply(&scene.phone, &came, 200, "OK");
     assert_eq!(scene.final_of(&scene.caller, &info).status(), Some(200));
     let bye = phone.request("BYE", 1).message();
@@ -198,7 +212,9 @@ fn sec_16_6_4_it_stays_in_the_dialog_by_a_loose_record_route() {
 fn sec_16_6_4_twice_if_the_transport_changes() {
     let scene = Scene::open();
     let mut phone = Stream::connect(scene.lab.o(2), scene.endpoint()).unwrap();
-    phone.send(Request::register("anna", "net.com", &phone).message().bytes()).unwrap();
+    phone
+        .send(Request::register("anna", "net.com", &phone).message().bytes())
+        .unwrap();
     assert_eq!(phone.recv_final("the 200").unwrap().status(), Some(200));
     let invite = Request::new("INVITE", ANNA, &scene.caller).message();
     scene.send(&scene.caller, &invite);
@@ -206,8 +222,14 @@ fn sec_16_6_4_twice_if_the_transport_changes() {
     let routes = came.headers("Record-Route").join(", ");
     let values: Vec<&str> = routes.split(", ").collect();
     assert_eq!(values.len(), 2, "{came:?}");
-    assert!(values[0].contains("transport=tcp"), "the one that faces the callee: {came:?}");
-    assert!(!values[1].contains("transport=tcp"), "the one that faces the caller: {came:?}");
+    assert!(
+        values[0].contains("transport=tcp"),
+        "the one that faces the callee: {came:?}"
+    );
+    assert!(
+        !values[1].contains("transport=tcp"),
+        "the one that faces the caller: {came:?}"
+    );
     let contact = format!("Contact: <sip:anna@{};transport=tcp>", phone.local);
     phone.send(came.reply(200, "OK", &[&contact], "").bytes()).unwrap();
     let ok = scene.final_of(&scene.caller, &invite);
@@ -237,7 +259,10 @@ fn sec_16_6_7_the_next_route_is_the_next_hop() {
     let Some(scene) = trusted() else { return };
     let route = format!("<sip:{};lr>", scene.phone.endpoint);
     let came = scene.pass(&Request::new("MESSAGE", "sip:x@nowhere.example", &scene.caller).add("Route", &route));
-    assert_eq!((came.request_uri().as_str(), came.headers("Route")), ("sip:x@nowhere.example", vec![route]));
+    assert_eq!(
+        (came.request_uri().as_str(), came.headers("Route")),
+        ("sip:x@nowhere.example", vec![route])
+    );
 }
 
 #[test]
@@ -265,13 +290,22 @@ fn sec_16_6_8_its_own_via_with_a_branch_that_no_other_has() {
 fn sec_16_6_9_a_stream_gets_a_content_length() {
     let scene = Scene::open();
     let mut phone = Stream::connect(scene.lab.o(2), scene.endpoint()).unwrap();
-    phone.send(Request::register("anna", "net.com", &phone).message().bytes()).unwrap();
+    phone
+        .send(Request::register("anna", "net.com", &phone).message().bytes())
+        .unwrap();
     assert_eq!(phone.recv_final("the 200").unwrap().status(), Some(200));
-    let whole = Request::new("MESSAGE", ANNA, &scene.caller).body("text/plain", "hello").message();
-    let text = String::from_utf8(whole.bytes().to_vec()).unwrap().replace("Content-Length: 5\r\n", "");
+    let whole = Request::new("MESSAGE", ANNA, &scene.caller)
+        .body("text/plain", "hello")
+        .message();
+    let text = String::from_utf8(whole.bytes().to_vec())
+        .unwrap()
+        .replace("Content-Length: 5\r\n", "");
     scene.caller.send(scene.endpoint(), text).unwrap();
     let came = phone.recv_where("the MESSAGE", is("MESSAGE")).unwrap();
-    assert_eq!((came.header("Content-Length").as_str(), came.body()), ("5", &b"hello"[..]));
+    assert_eq!(
+        (came.header("Content-Length").as_str(), came.body()),
+        ("5", &b"hello"[..])
+    );
 }
 
 #[test]
@@ -287,7 +321,10 @@ fn sec_16_9_a_place_that_cannot_be_reached_is_as_if_it_had_answered_503() {
     let answer = scene.ask(&scene.caller, &invite);
     scene.acknowledge(&invite, &answer);
     // Section 16.7 item 6: 503 of one place is 500 for the caller. RFC 3263 section 4.3 leaves it at a timeout where ICMP is not seen.
-    assert!(matches!(answer.status(), Some(500 | 503 | 408 | 430 | 480)), "{answer:?}");
+    assert!(
+        matches!(answer.status(), Some(500 | 503 | 408 | 430 | 480)),
+        "{answer:?}"
+    );
     if !matches!(answer.status(), Some(500 | 503)) {
         tests::router::not_met(&format!("a MUST of section 16.9: it is {}", answer.start_line()));
     }
@@ -303,7 +340,10 @@ fn sec_16_11_an_ack_for_a_2xx_goes_along_the_route_set() {
     scene.send(&scene.caller, &ack);
     let came = scene.arrived(&scene.phone, &ack);
     assert_eq!((came.request_uri(), came.body()), (caller.target, &b"v=0\r\n"[..]));
-    assert_eq!((came.headers("Via").len(), came.header("Max-Forwards").as_str()), (2, "69"));
+    assert_eq!(
+        (came.headers("Via").len(), came.header("Max-Forwards").as_str()),
+        (2, "69")
+    );
     // It is no transaction: nobody answers it.
     scene.nothing_came("anna", &scene.phone, is("INVITE"));
 }
@@ -342,8 +382,17 @@ fn sec_16_12_two_proxies_in_a_row() {
     let invite = Request::new("INVITE", "sip:anna@far.example", &scene.caller).message();
     scene.send(&scene.caller, &invite);
     let came = scene.arrived(&scene.phone, &invite);
-    assert_eq!((came.headers("Via").len(), came.headers("Record-Route").len()), (3, 2), "{came:?}");
-    let given = came.reply(200, "OK", &[&format!("Contact: <sip:anna@{}>", scene.phone.endpoint)], "");
+    assert_eq!(
+        (came.headers("Via").len(), came.headers("Record-Route").len()),
+        (3, 2),
+        "{came:?}"
+    );
+    let given = came.reply(
+        200,
+        "OK",
+        &[&format!("Contact: <sip:anna@{}>", scene.phone.endpoint)],
+        "",
+    );
     scene.phone.send_message(far.endpoint, &given).unwrap();
     let ok = scene.final_of(&scene.caller, &invite);
     let phone: &Peer = &scene.phone;

@@ -23,9 +23,17 @@ fn sec_8_3_calls_are_answered_with_302_and_the_contacts() {
     scene.acknowledge(&invite, &answer);
     let listed = contacts(&answer);
     assert_eq!(listed.len(), 2, "{answer:?}");
-    let of = |endpoint| listed.iter().find(|contact| contact.contains(&format!("sip:anna@{endpoint}"))).cloned();
+    let of = |endpoint| {
+        listed
+            .iter()
+            .find(|contact| contact.contains(&format!("sip:anna@{endpoint}")))
+            .cloned()
+    };
     assert!(of(scene.phone.endpoint).is_some(), "{answer:?}");
-    assert!(of(scene.second.endpoint).unwrap().contains(";q=0.2"), "section 8.3: {answer:?}");
+    assert!(
+        of(scene.second.endpoint).unwrap().contains(";q=0.2"),
+        "section 8.3: {answer:?}"
+    );
     for peer in [&scene.phone, &scene.second] {
         peer.nothing(QUIET, is("INVITE")).unwrap();
     }
@@ -62,7 +70,9 @@ fn sec_8_3_a_cancel_is_answered() {
     let answer = scene.ask(&scene.caller, &cancel(&invite));
     // "The redirect server MUST return a 2xx to CANCEL", unless the transaction is unknown by then.
     if answer.status() == Some(481) {
-        return tests::router::not_met("CANCEL of an INVITE that was answered with 302 is answered with 481: no transaction is kept for it");
+        return tests::router::not_met(
+            "CANCEL of an INVITE that was answered with 302 is answered with 481: no transaction is kept for it",
+        );
     }
     assert_eq!(answer.status(), Some(200), "{answer:?}");
 }

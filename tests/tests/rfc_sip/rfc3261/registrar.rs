@@ -22,8 +22,11 @@ fn ask(scene: &Scene, request: &Request) -> Message {
 fn expires(answer: &Message, uri: &str) -> u32 {
     let contact = contacts(answer).into_iter().find(|contact| contact.contains(uri));
     let contact = contact.unwrap_or_else(|| panic!("no {uri} in {answer:?}"));
-    let (_, parameters) = contact.rsplit_once('>').unwrap_or(("", &contact));
-    parameter(parameters, "expires").expect("expires").parse().expect("a number")
+    let (_, parameters) = contact.split_once('>').unwrap_or(("", &contact));
+    parameter(parameters, "expires")
+        .expect("expires")
+        .parse()
+        .expect("a number")
 }
 
 #[test]
@@ -96,7 +99,10 @@ fn sec_10_3_5_an_address_of_record_of_another_domain_is_answered_with_404() {
 #[test]
 fn sec_10_3_5_parameters_of_the_address_of_record_do_not_count() {
     let scene = Scene::open();
-    let answer = ask(&scene, &register(&scene).set("To", "<sip:anna@NET.com;transport=tcp;x=y>"));
+    let answer = ask(
+        &scene,
+        &register(&scene).set("To", "<sip:anna@NET.com;transport=tcp;x=y>"),
+    );
     assert_eq!(answer.status(), Some(200), "{answer:?}");
     let came = scene.pass(&Request::new("MESSAGE", ANNA, &scene.caller));
     assert_eq!(came.request_uri(), format!("sip:anna@{}", scene.phone.endpoint));
@@ -120,7 +126,11 @@ fn sec_10_3_6_a_star_removes_all() {
 fn sec_10_3_6_a_star_with_an_expiry_or_another_contact_is_answered_with_400() {
     let scene = Scene::open();
     assert_eq!(ask(&scene, &register(&scene)).status(), Some(200));
-    let star = |cseq: u32| register(&scene).set("CSeq", &format!("{cseq} REGISTER")).set("Contact", "*");
+    let star = |cseq: u32| {
+        register(&scene)
+            .set("CSeq", &format!("{cseq} REGISTER"))
+            .set("Contact", "*")
+    };
     assert_eq!(ask(&scene, &star(2)).status(), Some(400), "without Expires");
     assert_eq!(ask(&scene, &star(3).add("Expires", "60")).status(), Some(400));
     let answer = ask(&scene, &star(4).add("Contact", ONE).add("Expires", "0"));

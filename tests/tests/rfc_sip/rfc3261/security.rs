@@ -12,7 +12,9 @@ fn closed() -> Option<Scene> {
     let scene = Scene::sipnat(NO_407, |config| config.user(SECRET.0, SECRET.1))?;
     let challenge = scene.ask(
         &scene.phone,
-        &Request::register("anna", "net.com", &scene.phone).set("Call-ID", "r").message(),
+        &Request::register("anna", "net.com", &scene.phone)
+            .set("Call-ID", "r")
+            .message(),
     );
     let credentials = Credentials::answer(&challenge, SECRET, "REGISTER", "sip:net.com");
     let register = Request::register("anna", "net.com", &scene.phone)
@@ -63,7 +65,10 @@ fn sec_22_3_who_is_somebody_else_than_he_says_is_answered_with_403() {
     let challenge = scene.ask(&scene.caller, &berta().message());
     assert_eq!(challenge.status(), Some(407), "{challenge:?}");
     let anna = Credentials::answer(&challenge, SECRET, "MESSAGE", ANNA);
-    let answer = scene.ask(&scene.caller, &berta().add("Proxy-Authorization", &anna.header()).message());
+    let answer = scene.ask(
+        &scene.caller,
+        &berta().add("Proxy-Authorization", &anna.header()).message(),
+    );
     assert_eq!(answer.status(), Some(403), "{answer:?}");
     scene.nothing_came("anna", &scene.phone, |message| {
         is("MESSAGE")(message) && message.header("From").contains("berta")
@@ -73,14 +78,18 @@ fn sec_22_3_who_is_somebody_else_than_he_says_is_answered_with_403() {
 #[test]
 fn sec_22_1_ack_and_cancel_are_not_challenged() {
     let Some(scene) = closed() else { return };
-    let invite = Request::new("INVITE", ANNA, &scene.caller).set("From", "<sip:anna@net.com>;tag=a").message();
+    let invite = Request::new("INVITE", ANNA, &scene.caller)
+        .set("From", "<sip:anna@net.com>;tag=a")
+        .message();
     let challenge = scene.ask(&scene.caller, &invite);
     assert_eq!(challenge.status(), Some(407), "{challenge:?}");
     scene.acknowledge(&invite, &challenge);
     let cancel = tests::sip::request::cancel(&invite);
     let answer = scene.ask(&scene.caller, &cancel);
     assert!(matches!(answer.status(), Some(200 | 481)), "{answer:?}");
-    let challenges = |message: &tests::sip::message::Message| message.status() == Some(407) && message.header("CSeq").ends_with("ACK");
+    let challenges = |message: &tests::sip::message::Message| {
+        message.status() == Some(407) && message.header("CSeq").ends_with("ACK")
+    };
     scene.caller.nothing(crate::scene::QUIET, challenges).unwrap();
 }
 
@@ -90,7 +99,10 @@ fn sec_26_3_2_1_nothing_is_kept_of_a_registration_without_its_password() {
     let Some(scene) = Scene::sipnat(why, |config| config.user(SECRET.0, SECRET.1)) else {
         return;
     };
-    let answer = scene.ask(&scene.phone, &Request::register("anna", "net.com", &scene.phone).message());
+    let answer = scene.ask(
+        &scene.phone,
+        &Request::register("anna", "net.com", &scene.phone).message(),
+    );
     assert_eq!(answer.status(), Some(401));
     let server = scene.sipnat_server();
     assert_eq!(server.registrations().unwrap(), Vec::<serde_json::Value>::new());

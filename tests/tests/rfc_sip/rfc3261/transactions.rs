@@ -28,7 +28,10 @@ fn sec_17_2_1_a_100_comes_within_200_ms() {
     scene.register(&scene.phone, "anna");
     // The phone says nothing: a 100 can only be the proxy's.
     scene.pass(&Request::new("INVITE", ANNA, &scene.caller));
-    scene.caller.recv_where("100", |message| message.status() == Some(100)).unwrap();
+    scene
+        .caller
+        .recv_where("100", |message| message.status() == Some(100))
+        .unwrap();
     scene.nothing_came("anna", &scene.phone, |message| message.status().is_some());
 }
 
@@ -37,7 +40,10 @@ fn sec_17_2_1_a_100_comes_for_invite_only() {
     let scene = Scene::open();
     scene.register(&scene.phone, "anna");
     let came = scene.pass(&Request::new("MESSAGE", ANNA, &scene.caller));
-    scene.caller.nothing(QUIET, |message| message.status() == Some(100)).unwrap();
+    scene
+        .caller
+        .nothing(QUIET, |message| message.status() == Some(100))
+        .unwrap();
     scene.reply(&scene.phone, &came, 200, "OK");
 }
 
@@ -50,9 +56,17 @@ fn sec_17_1_1_2_an_invite_is_sent_again_until_something_comes() {
         scene.phone.recv_where("the INVITE again", same(&came)).unwrap();
     }
     scene.send(&scene.phone, &came.reply(180, "Ringing", &[], ""));
-    scene.caller.recv_where("180", |message| message.status() == Some(180)).unwrap();
+    scene
+        .caller
+        .recv_where("180", |message| message.status() == Some(180))
+        .unwrap();
     // One may have been under way.
-    while scene.phone.wait(Duration::from_millis(200), same(&came)).unwrap().is_some() {}
+    while scene
+        .phone
+        .wait(Duration::from_millis(200), same(&came))
+        .unwrap()
+        .is_some()
+    {}
     scene.phone.nothing(Duration::from_millis(2500), same(&came)).unwrap();
 }
 
@@ -112,7 +126,12 @@ fn sec_17_1_2_2_another_request_is_sent_again_until_its_final_response() {
     }
     scene.reply(&scene.phone, &came, 200, "OK");
     assert_eq!(scene.final_of(&scene.caller, &request.message()).status(), Some(200));
-    while scene.phone.wait(Duration::from_millis(200), same(&came)).unwrap().is_some() {}
+    while scene
+        .phone
+        .wait(Duration::from_millis(200), same(&came))
+        .unwrap()
+        .is_some()
+    {}
     scene.phone.nothing(Duration::from_millis(4500), same(&came)).unwrap();
 }
 
@@ -138,7 +157,9 @@ fn sec_17_2_1_an_invite_that_comes_again_gets_the_same_response_and_is_not_passe
     scene.send(&scene.caller, &invite.message());
     scene.caller.recv_where("180 again", ringing).unwrap();
     // Whatever came to the phone is of the one branch.
-    scene.nothing_came("anna", &scene.phone, |message| is("INVITE")(message) && !same(&came)(message));
+    scene.nothing_came("anna", &scene.phone, |message| {
+        is("INVITE")(message) && !same(&came)(message)
+    });
 }
 
 #[test]
@@ -231,7 +252,9 @@ fn sec_17_1_3_a_response_to_nothing_is_not_passed_on() {
 fn sec_17_1_1_2_nothing_is_sent_again_on_a_stream() {
     let scene = Scene::open();
     let mut phone = Stream::connect(scene.lab.o(2), scene.endpoint()).unwrap();
-    phone.send(Request::register("anna", "net.com", &phone).message().bytes()).unwrap();
+    phone
+        .send(Request::register("anna", "net.com", &phone).message().bytes())
+        .unwrap();
     assert_eq!(phone.recv_final("the 200").unwrap().status(), Some(200));
     let request = Request::new("INVITE", ANNA, &scene.caller).message();
     scene.send(&scene.caller, &request);

@@ -22,12 +22,18 @@ fn options(scene: &Scene, stream: &Stream) -> Message {
 fn sec_18_2_1_received_says_where_a_request_came_from() {
     let scene = Scene::open();
     scene.register(&scene.phone, "anna");
-    let via = format!("SIP/2.0/UDP 192.168.7.7:{};branch=z9hG4bKreceived", scene.caller.endpoint.port());
+    let via = format!(
+        "SIP/2.0/UDP 192.168.7.7:{};branch=z9hG4bKreceived",
+        scene.caller.endpoint.port()
+    );
     let request = Request::new("MESSAGE", ANNA, &scene.caller).set("Via", &via);
     let came = scene.pass(&request);
     let own = scene.caller.endpoint.ip().to_string();
     let theirs = came.headers("Via").join(", ");
-    assert!(theirs.contains(&format!("received={own}")), "the next hop sees it: {came:?}");
+    assert!(
+        theirs.contains(&format!("received={own}")),
+        "the next hop sees it: {came:?}"
+    );
     scene.reply(&scene.phone, &came, 200, "OK");
     let answer = scene.final_of(&scene.caller, &request.message());
     assert_eq!(of_via(&answer, "received"), Some(own), "{answer:?}");
@@ -39,16 +45,25 @@ fn sec_18_2_1_a_name_in_via_gets_received_as_well() {
     let request = Request::new("MESSAGE", "sip:nobody@net.com", &scene.caller)
         .set("Via", "SIP/2.0/UDP phone.example:5060;branch=z9hG4bKname");
     let answer = scene.ask(&scene.caller, &request.message());
-    assert_eq!(of_via(&answer, "received"), Some(scene.caller.endpoint.ip().to_string()));
+    assert_eq!(
+        of_via(&answer, "received"),
+        Some(scene.caller.endpoint.ip().to_string())
+    );
 }
 
 #[test]
 fn sec_18_2_1_what_the_sender_writes_as_received_is_not_believed() {
     let scene = Scene::open();
-    let via = format!("SIP/2.0/UDP 192.168.7.7;received={};branch=z9hG4bKforged", scene.phone.endpoint.ip());
+    let via = format!(
+        "SIP/2.0/UDP 192.168.7.7;received={};branch=z9hG4bKforged",
+        scene.phone.endpoint.ip()
+    );
     let request = Request::new("MESSAGE", "sip:nobody@net.com", &scene.caller).set("Via", &via);
     let answer = scene.ask(&scene.caller, &request.message());
-    assert_eq!(of_via(&answer, "received"), Some(scene.caller.endpoint.ip().to_string()));
+    assert_eq!(
+        of_via(&answer, "received"),
+        Some(scene.caller.endpoint.ip().to_string())
+    );
 }
 
 #[test]
@@ -56,27 +71,39 @@ fn sec_18_2_2_without_rport_the_port_is_that_of_sent_by() {
     let scene = Scene::open();
     let from = tests::sip::peer::Peer::udp(scene.lab.o(1), 0).unwrap();
     let via = format!("SIP/2.0/UDP {};branch=z9hG4bKsentby", scene.caller.endpoint);
-    let request = Request::new("MESSAGE", "sip:nobody@net.com", &from).set("Via", &via).message();
+    let request = Request::new("MESSAGE", "sip:nobody@net.com", &from)
+        .set("Via", &via)
+        .message();
     scene.send(&from, &request);
     let refusal = |message: &Message| message.status() == Some(404);
     match from.wait(QUIET, refusal).unwrap() {
         None => drop(scene.caller.recv_where("the 404", refusal).unwrap()),
-        Some(_) => not_met("on purpose: every response goes to where its request came from, so that phones behind any NAT get it"),
+        Some(_) => not_met(
+            "on purpose: every response goes to where its request came from, so that phones behind any NAT get it",
+        ),
     }
 }
 
 #[test]
 fn sec_18_2_2_a_maddr_in_via_is_where_responses_go() {
     let scene = Scene::open();
-    let via = format!("SIP/2.0/UDP {};maddr={};branch=z9hG4bKmaddr;rport", scene.caller.endpoint, scene.phone.endpoint.ip());
-    let request = Request::new("MESSAGE", "sip:nobody@net.com", &scene.caller).set("Via", &via).message();
+    let via = format!(
+        "SIP/2.0/UDP {};maddr={};branch=z9hG4bKmaddr;rport",
+        scene.caller.endpoint,
+        scene.phone.endpoint.ip()
+    );
+    let request = Request::new("MESSAGE", "sip:nobody@net.com", &scene.caller)
+        .set("Via", &via)
+        .message();
     scene.send(&scene.caller, &request);
     let refusal = |message: &Message| message.status() == Some(404);
     match scene.phone.wait(QUIET, refusal).unwrap() {
         Some(_) => {}
         None => {
             scene.caller.recv_where("the 404", refusal).unwrap();
-            not_met("on purpose: a response goes to where its request came from, for nothing proves that a maddr is the sender's");
+            not_met(
+                "on purpose: a response goes to where its request came from, for nothing proves that a maddr is the sender's",
+            );
         }
     }
 }
@@ -115,8 +142,13 @@ fn sec_18_2_2_if_that_is_gone_a_new_one_to_the_source_and_the_port_of_sent_by() 
 fn sec_18_3_what_a_datagram_has_behind_its_body_is_cut_off() {
     let scene = Scene::open();
     scene.register(&scene.phone, "anna");
-    let request = Request::new("MESSAGE", ANNA, &scene.caller).body("text/plain", "hello").message();
-    scene.caller.send(scene.endpoint(), [request.bytes(), b" and more"].concat()).unwrap();
+    let request = Request::new("MESSAGE", ANNA, &scene.caller)
+        .body("text/plain", "hello")
+        .message();
+    scene
+        .caller
+        .send(scene.endpoint(), [request.bytes(), b" and more"].concat())
+        .unwrap();
     assert_eq!(scene.arrived(&scene.phone, &request).body(), b"hello");
 }
 
@@ -124,9 +156,14 @@ fn sec_18_3_what_a_datagram_has_behind_its_body_is_cut_off() {
 fn sec_18_3_a_datagram_without_content_length_is_all_body() {
     let scene = Scene::open();
     scene.register(&scene.phone, "anna");
-    let request = Request::new("MESSAGE", ANNA, &scene.caller).body("text/plain", "hello").message();
+    let request = Request::new("MESSAGE", ANNA, &scene.caller)
+        .body("text/plain", "hello")
+        .message();
     let text = String::from_utf8(request.bytes().to_vec()).unwrap();
-    scene.caller.send(scene.endpoint(), text.replace("Content-Length: 5\r\n", "")).unwrap();
+    scene
+        .caller
+        .send(scene.endpoint(), text.replace("Content-Length: 5\r\n", ""))
+        .unwrap();
     assert_eq!(scene.arrived(&scene.phone, &request).body(), b"hello");
 }
 
@@ -134,9 +171,17 @@ fn sec_18_3_a_datagram_without_content_length_is_all_body() {
 fn sec_18_3_a_datagram_that_is_shorter_than_it_says_is_answered_with_400() {
     let scene = Scene::open();
     scene.register(&scene.phone, "anna");
-    let request = Request::new("MESSAGE", ANNA, &scene.caller).body("text/plain", "hello").message();
+    let request = Request::new("MESSAGE", ANNA, &scene.caller)
+        .body("text/plain", "hello")
+        .message();
     let text = String::from_utf8(request.bytes().to_vec()).unwrap();
-    scene.caller.send(scene.endpoint(), text.replace("Content-Length: 5", "Content-Length: 50")).unwrap();
+    scene
+        .caller
+        .send(
+            scene.endpoint(),
+            text.replace("Content-Length: 5", "Content-Length: 50"),
+        )
+        .unwrap();
     let answer = scene.final_of(&scene.caller, &request);
     assert_eq!(answer.status(), Some(400), "{answer:?}");
 }
@@ -146,7 +191,9 @@ fn sec_18_3_messages_of_a_stream_are_told_apart_by_content_length() {
     let scene = Scene::open();
     let mut stream = connect(&scene);
     let body = "OPTIONS sip:x SIP/2.0\r\n\r\n";
-    let with_body = Request::new("OPTIONS", &format!("sip:{}", scene.endpoint()), &stream).body("text/plain", body).message();
+    let with_body = Request::new("OPTIONS", &format!("sip:{}", scene.endpoint()), &stream)
+        .body("text/plain", body)
+        .message();
     let next = options(&scene, &stream);
     // Two in one piece.
     stream.send([with_body.bytes(), next.bytes()].concat()).unwrap();
@@ -186,7 +233,9 @@ fn indifferent(scene: &Scene, at: SocketAddrV4) {
 
 fn large(scene: &Scene) -> Message {
     let body = format!("v=0\r\na=x:{}\r\n", "y".repeat(1100));
-    let request = Request::new("INVITE", ANNA, &scene.caller).body("application/sdp", &body).message();
+    let request = Request::new("INVITE", ANNA, &scene.caller)
+        .body("application/sdp", &body)
+        .message();
     assert!(request.bytes().len() > 1400, "{}", request.bytes().len());
     request
 }

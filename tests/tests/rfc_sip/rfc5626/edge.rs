@@ -10,7 +10,9 @@ const INSTANCE: &str = "+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-000A95
 
 /// The phone is registered with the registrar through the edge proxy: the REGISTER as the registrar got it, and the 200 as the phone did.
 fn registered() -> Option<(Scene, Message, Message)> {
-    let scene = Scene::sipnat(ROLE, |config| config.role("outbound").line("trusted = [\"203.0.113.102/32\"]"))?;
+    let scene = Scene::sipnat(ROLE, |config| {
+        config.role("outbound").line("trusted = [\"203.0.113.102/32\"]")
+    })?;
     let at = scene.second.endpoint;
     let contact = format!("<sip:anna@{};ob>;reg-id=1;{INSTANCE}", scene.phone.endpoint);
     let register = Request::register("anna", &at.ip().to_string(), &scene.phone)
@@ -50,7 +52,9 @@ fn sec_5_1_the_first_hop_puts_itself_into_the_path_with_ob() {
 #[test]
 fn sec_5_1_a_proxy_that_is_not_the_first_hop_does_not_say_ob() {
     let why = ROLE;
-    let Some(scene) = Scene::sipnat(why, |config| config.role("outbound")) else { return };
+    let Some(scene) = Scene::sipnat(why, |config| config.role("outbound")) else {
+        return;
+    };
     let at = scene.second.endpoint;
     let register = Request::register("anna", &at.ip().to_string(), &scene.phone)
         .line(&format!("REGISTER sip:{at} SIP/2.0"))
@@ -64,11 +68,18 @@ fn sec_5_1_a_proxy_that_is_not_the_first_hop_does_not_say_ob() {
 
 #[test]
 fn sec_5_3_requests_come_back_over_the_flow() {
-    let Some((scene, came, answer)) = registered() else { return };
+    let Some((scene, came, answer)) = registered() else {
+        return;
+    };
     // The phone sees its own contact.
-    assert_eq!(answer.uri_of("Contact"), format!("sip:anna@{};ob", scene.phone.endpoint));
+    assert_eq!(
+        answer.uri_of("Contact"),
+        format!("sip:anna@{};ob", scene.phone.endpoint)
+    );
     let path = came.header("Path");
-    let invite = Request::new("INVITE", &target(&came), &scene.second).add("Route", &path).message();
+    let invite = Request::new("INVITE", &target(&came), &scene.second)
+        .add("Route", &path)
+        .message();
     scene.send(&scene.second, &invite);
     let (at_phone, from) = scene.phone.recv_request("INVITE").unwrap();
     assert_eq!(from, scene.endpoint());
@@ -92,8 +103,15 @@ fn sec_5_3_1_a_token_that_was_tampered_with_leads_nowhere() {
     let (scheme, rest) = uri.split_once(':').unwrap();
     let (user, host) = rest.split_once('@').unwrap();
     let last = user.chars().last().unwrap();
-    let forged = format!("{scheme}:{}{}@{host}", &user[..user.len() - 1], if last == 'A' { 'B' } else { 'A' });
-    let answer = scene.ask(&scene.second, &Request::new("MESSAGE", &forged, &scene.second).message());
+    let forged = format!(
+        "{scheme}:{}{}@{host}",
+        &user[..user.len() - 1],
+        if last == 'A' { 'B' } else { 'A' }
+    );
+    let answer = scene.ask(
+        &scene.second,
+        &Request::new("MESSAGE", &forged, &scene.second).message(),
+    );
     assert!(matches!(answer.status(), Some(403 | 430)), "{answer:?}");
     scene.phone.nothing(crate::scene::QUIET, is("MESSAGE")).unwrap();
 }
@@ -110,7 +128,11 @@ fn sec_5_3_1_a_forged_dialog_token_is_answered_with_403() {
     let route = dialog.routes.last_mut().unwrap();
     let (before, after) = route.split_once('@').unwrap();
     let last = before.chars().last().unwrap();
-    *route = format!("{}{}@{after}", &before[..before.len() - 1], if last == 'A' { 'B' } else { 'A' });
+    *route = format!(
+        "{}{}@{after}",
+        &before[..before.len() - 1],
+        if last == 'A' { 'B' } else { 'A' }
+    );
     let answer = scene.ask(&scene.second, &dialog.request("BYE", 2).message());
     assert_eq!(answer.status(), Some(403), "{answer:?}");
     scene.phone.nothing(crate::scene::QUIET, is("BYE")).unwrap();
@@ -123,14 +145,20 @@ fn sec_5_3_1_a_flow_that_is_gone_is_answered_with_430() {
     let at = scene.second.endpoint;
     let register = Request::register("anna", &at.ip().to_string(), &scene.phone)
         .line(&format!("REGISTER sip:{at} SIP/2.0"))
-        .set("Contact", &format!("<sip:anna@{};ob>;reg-id=1;{INSTANCE};expires=0", scene.phone.endpoint))
+        .set(
+            "Contact",
+            &format!("<sip:anna@{};ob>;reg-id=1;{INSTANCE};expires=0", scene.phone.endpoint),
+        )
         .add("Supported", "path, outbound")
         .message();
     scene.send(&scene.phone, &register);
     let again = scene.arrived(&scene.second, &register);
     scene.send(&scene.second, &again.reply(200, "OK", &[], ""));
     assert_eq!(scene.final_of(&scene.phone, &register).status(), Some(200));
-    let answer = scene.ask(&scene.second, &Request::new("MESSAGE", &target(&came), &scene.second).message());
+    let answer = scene.ask(
+        &scene.second,
+        &Request::new("MESSAGE", &target(&came), &scene.second).message(),
+    );
     assert_eq!(answer.status(), Some(430), "{answer:?}");
 }
 
@@ -150,7 +178,9 @@ fn sec_5_3_2_the_phones_own_calls_go_out_and_come_back_over_its_flow() {
     let given = came.reply(200, "OK", &[&format!("Contact: <sip:x@{}>", scene.second.endpoint)], "");
     scene.send(&scene.second, &given);
     assert_eq!(scene.final_of(&scene.phone, &invite).status(), Some(200));
-    let bye = Dialog::of_callee(&came, &given, &scene.second).request("BYE", 1).message();
+    let bye = Dialog::of_callee(&came, &given, &scene.second)
+        .request("BYE", 1)
+        .message();
     scene.send(&scene.second, &bye);
     let (_, from) = scene.phone.recv_request("BYE").unwrap();
     assert_eq!(from, scene.endpoint());
@@ -166,5 +196,7 @@ fn sec_5_1_the_path_of_the_first_hop_has_a_flow_token() {
     // What the RFC wants it for is there all the same: a registrar that knows no Path must find the flow too.
     let contact = target(&came);
     assert!(contact.contains(&format!("@{}", scene.endpoint())), "{contact}");
-    tests::router::not_met("a MUST: the token of the flow is in the contact and not in the Path, so that registrars without Path find the device as well");
+    tests::router::not_met(
+        "a MUST: the token of the flow is in the contact and not in the Path, so that registrars without Path find the device as well",
+    );
 }

@@ -50,7 +50,9 @@ fn mapped(answer: &[u8]) -> SocketAddrV4 {
 #[test]
 fn sec_8_stun_is_answered_on_the_sip_port() {
     let why = "the lab's kamailio is configured without STUN";
-    let Some(scene) = Scene::sipnat(why, |config| config) else { return };
+    let Some(scene) = Scene::sipnat(why, |config| config) else {
+        return;
+    };
     scene.caller.send(scene.endpoint(), REQUEST).unwrap();
     let (answer, from) = scene.caller.recv_bytes().unwrap();
     assert_eq!((mapped(&answer), from), (scene.caller.endpoint, scene.endpoint()));
@@ -61,10 +63,14 @@ fn sec_8_stun_is_answered_on_the_sip_port() {
 #[test]
 fn sec_8_stun_client_finds_its_endpoint() {
     let why = "the lab's kamailio is configured without STUN";
-    let Some(scene) = Scene::sipnat(why, |config| config) else { return };
+    let Some(scene) = Scene::sipnat(why, |config| config) else {
+        return;
+    };
     let host = scene.lab.o(1);
     let (ip, port) = (scene.endpoint().ip().to_string(), scene.endpoint().port().to_string());
-    let said = host.run("turnutils_stunclient", ["-p", &port, "-L", &host.ip.to_string(), &ip]).unwrap();
+    let said = host
+        .run("turnutils_stunclient", ["-p", &port, "-L", &host.ip.to_string(), &ip])
+        .unwrap();
     assert!(said.contains(&format!("reflexive addr: {}", host.ip)), "{said}");
 }
 

@@ -40,11 +40,17 @@ fn sec_6_a_direct_registration_with_outbound() {
 #[test]
 fn sec_6_a_binding_is_instance_and_reg_id() {
     let Some(scene) = scene() else { return };
-    assert_eq!(ask(&scene, &scene.phone, &over_flow(&scene.phone, 1)).status(), Some(200));
+    assert_eq!(
+        ask(&scene, &scene.phone, &over_flow(&scene.phone, 1)).status(),
+        Some(200)
+    );
     // The device has rebooted elsewhere: another URI, another Call-ID, the same binding.
     let answer = ask(&scene, &scene.second, &over_flow(&scene.second, 1));
     let left = contacts(&answer);
-    assert!(left.len() == 1 && left[0].contains(&scene.second.endpoint.to_string()), "{answer:?}");
+    assert!(
+        left.len() == 1 && left[0].contains(&scene.second.endpoint.to_string()),
+        "{answer:?}"
+    );
     // Another reg-id is another flow.
     let answer = ask(&scene, &scene.phone, &over_flow(&scene.phone, 2));
     assert_eq!(contacts(&answer).len(), 2, "{answer:?}");
@@ -59,7 +65,11 @@ fn sec_6_reg_id_without_outbound_support_gets_no_outbound() {
     let Some(scene) = scene() else { return };
     let request = over_flow(&scene.phone, 1).without("Supported");
     let answer = ask(&scene, &scene.phone, &request);
-    assert_eq!((answer.status(), answer.headers("Require")), (Some(200), vec![]), "{answer:?}");
+    assert_eq!(
+        (answer.status(), answer.headers("Require")),
+        (Some(200), vec![]),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -69,7 +79,11 @@ fn sec_6_reg_id_without_an_instance_is_ignored() {
     for (peer, count) in [(&scene.phone, 1), (&scene.second, 2)] {
         let request = over_flow(peer, 1).set("Contact", &contact(peer));
         let answer = ask(&scene, peer, &request);
-        assert_eq!((answer.status(), answer.headers("Require")), (Some(200), vec![]), "{answer:?}");
+        assert_eq!(
+            (answer.status(), answer.headers("Require")),
+            (Some(200), vec![]),
+            "{answer:?}"
+        );
         assert_eq!(contacts(&answer).len(), count, "by their URIs: {answer:?}");
     }
 }
@@ -98,7 +112,11 @@ fn sec_6_a_first_hop_without_outbound_is_answered_with_439() {
     assert_eq!(answer.status(), Some(439), "a Path without ob: {answer:?}");
     let without = over_flow(&scene.phone, 1).set("Supported", "path").add("Path", path);
     let answer = by_a_proxy(&scene, without);
-    assert_eq!((answer.status(), answer.headers("Require")), (Some(200), vec![]), "reg-id is ignored: {answer:?}");
+    assert_eq!(
+        (answer.status(), answer.headers("Require")),
+        (Some(200), vec![]),
+        "reg-id is ignored: {answer:?}"
+    );
 }
 
 #[test]
@@ -107,13 +125,22 @@ fn sec_6_a_first_hop_with_ob_in_its_path() {
     let path = "<sip:token@203.0.113.100;lr;ob>";
     let answer = by_a_proxy(&scene, over_flow(&scene.phone, 1).add("Path", path));
     assert_eq!(answer.status(), Some(200), "{answer:?}");
-    assert_eq!((answer.header("Require").as_str(), answer.header("Path").as_str()), ("outbound", path));
+    assert_eq!(
+        (answer.header("Require").as_str(), answer.header("Path").as_str()),
+        ("outbound", path)
+    );
 }
 
 /// The device with two flows, of which the one with this reg-id was registered last.
 fn two_flows(scene: &Scene) {
-    assert_eq!(ask(scene, &scene.second, &over_flow(&scene.second, 2)).status(), Some(200));
-    assert_eq!(ask(scene, &scene.phone, &over_flow(&scene.phone, 1)).status(), Some(200));
+    assert_eq!(
+        ask(scene, &scene.second, &over_flow(&scene.second, 2)).status(),
+        Some(200)
+    );
+    assert_eq!(
+        ask(scene, &scene.phone, &over_flow(&scene.phone, 1)).status(),
+        Some(200)
+    );
 }
 
 #[test]
