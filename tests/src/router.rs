@@ -49,9 +49,14 @@ impl Nat {
 pub fn applies_to(nats: &[Nat], why_not_others: &str) -> bool {
     let applies = nats.contains(&Nat::from_env());
     if !applies {
-        println!("scorecard: not applicable: {why_not_others}");
+        not_applicable(why_not_others);
     }
     applies
+}
+
+/// Says that a test cannot be asked of what is under test, and why: a line that the scorecard reads. The test should return at once.
+pub fn not_applicable(why: &str) {
+    println!("scorecard: not applicable: {why}");
 }
 
 /// Says that a recommendation (a SHOULD, not a MUST) is not followed by the NAT under test, and what was seen instead: a line

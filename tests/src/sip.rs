@@ -31,12 +31,14 @@ pub mod kamailio;
 pub mod message;
 pub mod netstring;
 pub mod peer;
+pub mod request;
 pub mod server;
 pub mod sipp;
 pub mod sipsak;
 pub mod sound;
 pub mod stream;
 pub mod torture;
+pub mod under_test;
 
 use std::fmt;
 

@@ -57,7 +57,13 @@ pub fn ask(socket: &UdpSocket, to: impl IntoEndpoint, text: &[u8]) -> Result<(Ve
 /// The next datagram and its sender.
 pub fn receive(socket: &UdpSocket) -> Result<(Vec<u8>, SocketAddrV4)> {
     let mut buffer = vec![0; 65536];
-    let (length, from) = socket.recv_from(&mut buffer)?;
+    let (length, from) = loop {
+        match socket.recv_from(&mut buffer) {
+            // A signal that has nothing to do with it: a socket with a timeout is not asked again by the kernel (signal(7)).
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            received => break received?,
+        }
+    };
     buffer.truncate(length);
     match from {
         SocketAddr::V4(from) => Ok((buffer, from)),

@@ -23,7 +23,7 @@ pub enum Command {
     /// A lab of network namespaces to try things in by hand
     #[command(subcommand)]
     Lab(Lab),
-    /// Runs the requirement tests against sipnat and nftables, and writes docs/scorecard.md
+    /// Runs the requirement tests against sipnat, nftables and kamailio, and writes docs/scorecard.md
     Scorecard,
     /// Measures, with a packet generator of its own
     #[command(subcommand)]

@@ -28,19 +28,43 @@ pub fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     command
 }
 
-/// Builds a test program of the crate `tests` and returns its path.
-pub fn test_binary(name: &str) -> Result<String> {
-    let mut command = cargo([
-        "test",
-        "-p",
-        "tests",
-        "--test",
-        name,
-        "--no-run",
-        "--message-format",
-        "json",
-    ]);
-    let output = command
+/// A binary of tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TestTarget {
+    /// One of the crate `tests`, by its name.
+    Tests(&'static str),
+    /// The unit tests of the library of `nat-user`.
+    NatUser,
+}
+
+impl TestTarget {
+    /// Its crate, which is also its directory.
+    pub fn package(self) -> &'static str {
+        match self {
+            Self::Tests(_) => "tests",
+            Self::NatUser => "nat-user",
+        }
+    }
+
+    /// What cargo calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tests(name) => name,
+            Self::NatUser => "nat_user",
+        }
+    }
+}
+
+/// Builds a test binary and returns its path.
+pub fn test_binary(target: TestTarget) -> Result<String> {
+    let which = match target {
+        TestTarget::Tests(name) => vec!["--test", name],
+        TestTarget::NatUser => vec!["--lib"],
+    };
+    let mut args = vec!["test", "-p", target.package(), "--no-run", "--message-format", "json"];
+    args.extend(which);
+    let name = target.name();
+    let output = cargo(args)
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("build the tests {name}"))?;
@@ -50,7 +74,7 @@ pub fn test_binary(name: &str) -> Result<String> {
     let text = String::from_utf8_lossy(&output.stdout);
     let executable = |line: &str| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let ours = message["target"]["name"] == name;
+        let ours = message["target"]["name"] == name && message["profile"]["test"] == true;
         message["executable"].as_str().filter(|_| ours).map(String::from)
     };
     text.lines()

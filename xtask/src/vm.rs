@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::cli::Vm;
-use crate::run::{binary, root, test_binary};
+use crate::run::{TestTarget, binary, root, test_binary};
 use crate::setup::packages;
 use crate::{build, setup};
 
@@ -65,7 +65,7 @@ pub fn run(options: &Vm) -> Result<()> {
         .map(|(name, filter)| {
             Ok(image::Test {
                 name,
-                program: test_binary(name)?.into(),
+                program: test_binary(TestTarget::Tests(name))?.into(),
                 filter: match &options.filter {
                     Some(only) => std::slice::from_ref(only).to_vec(),
                     None => filter.iter().map(ToString::to_string).collect(),

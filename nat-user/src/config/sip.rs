@@ -33,7 +33,8 @@ pub struct Sip {
     /// Secret for tokens and nonces, kept over restarts: a file that is made with random content if it is not there.
     /// Default `/var/lib/sipnat/secret`.
     pub secret: PathBuf,
-    /// IPv4 sources that need not authenticate and may call everywhere (gateways, other proxies). Default none.
+    /// IPv4 sources that need not authenticate and may call everywhere (gateways, other proxies), and whose `alias` in Via is heeded (RFC 5923).
+    /// Default none.
     pub trusted: Vec<Prefix>,
     /// Users (the part of a request URI before `@`) that pass every limit, ban and shedding. Default `112`, `911`.
     pub emergency: Vec<String>,

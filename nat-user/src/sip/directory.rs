@@ -262,9 +262,13 @@ impl Registry for Directory {
     }
 
     fn is_known(&self, flow: &Flow, paths: &Paths, now: Time) -> bool {
-        self.limits.is_trusted(flow.remote.ip())
+        self.is_trusted(flow)
             || self.location.on_flow(flow, paths, now).next().is_some()
             || self.edge.location().on_flow(flow, paths, now).next().is_some()
+    }
+
+    fn is_trusted(&self, flow: &Flow) -> bool {
+        self.limits.is_trusted(flow.remote.ip())
     }
 
     fn may_call(&self, caller: &str, destination: &str) -> bool {
@@ -281,7 +285,7 @@ impl Registry for Directory {
     }
 
     fn authorize(&mut self, request: &Message, flow: &Flow, now: Time) -> Verdict {
-        if self.limits.is_trusted(flow.remote.ip()) {
+        if self.is_trusted(flow) {
             return Verdict::Trusted;
         }
         let mut aor = std::mem::take(&mut self.aor);
@@ -333,7 +337,7 @@ impl Registry for Directory {
         if let Some(refused) = self.registrar.unsupported(request) {
             return Registered::Answer(given(&refused));
         }
-        let trusted = self.limits.is_trusted(flow.remote.ip());
+        let trusted = self.is_trusted(flow);
         let user = if trusted || !self.must_authenticate(domain) {
             None
         } else {

@@ -97,7 +97,8 @@ impl Peer {
         sockets::receive(&self.socket)
     }
 
-    fn wait(&self, time: Duration, wanted: impl Fn(&Message) -> bool) -> Result<Option<(Message, SocketAddrV4)>> {
+    /// The next message that `wanted` accepts, if one comes within `time` or has come before; others are kept.
+    pub fn wait(&self, time: Duration, wanted: impl Fn(&Message) -> bool) -> Result<Option<(Message, SocketAddrV4)>> {
         let kept = self.kept.borrow().iter().position(|(message, _)| wanted(message));
         if let Some(at) = kept {
             return Ok(self.kept.borrow_mut().remove(at));

@@ -34,6 +34,8 @@ pub struct Config {
     certificate: Option<Certificate>,
     server_lines: String,
     domain_lines: String,
+    algorithms: Vec<String>,
+    auth_lines: String,
     more: String,
 }
 
@@ -65,6 +67,18 @@ impl Config {
     /// A line of `[[sip.domain]]`.
     pub fn domain_line(mut self, line: &str) -> Self {
         self.domain_lines += &format!("{line}\n");
+        self
+    }
+
+    /// Lines of `[sip.auth]`.
+    pub fn auth_line(mut self, lines: &str) -> Self {
+        self.auth_lines += &format!("{lines}\n");
+        self
+    }
+
+    /// The digest algorithms that are offered, best first (default MD5 alone).
+    pub fn algorithms(mut self, names: &[&str]) -> Self {
+        self.algorithms = names.iter().map(|name| name.to_string()).collect();
         self
     }
 
@@ -114,6 +128,11 @@ impl Config {
             let (certificate, key) = (&certificate.certificate, &certificate.key);
             let _ = writeln!(out, "[sip.tls]\ncertificate = {certificate:?}\nkey = {key:?}");
         }
+        let _ = writeln!(
+            out,
+            "[sip.auth]\nalgorithms = {:?}\n{}",
+            self.algorithms, self.auth_lines
+        );
         Ok(out + &self.more)
     }
 
@@ -148,7 +167,9 @@ impl Server {
             server_lines: String::new(),
             domain_lines: String::new(),
             // sipp and the baresip of Debian give up when they are challenged with anything else, MD5 beside it or not.
-            more: "[sip.auth]\nalgorithms = [\"MD5\"]\n".into(),
+            algorithms: vec!["MD5".into()],
+            auth_lines: String::new(),
+            more: String::new(),
         }
     }
 

@@ -149,7 +149,13 @@ impl Stream {
 
     fn fill(&mut self) -> Result<bool> {
         let mut chunk = [0; 65536];
-        let length = self.io.read(&mut chunk)?;
+        let length = loop {
+            match self.io.read(&mut chunk) {
+                // A signal that has nothing to do with it.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.buffer.extend(&chunk[..length]);
         Ok(length > 0)
     }

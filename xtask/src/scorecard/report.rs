@@ -5,26 +5,30 @@ use std::fmt::Write;
 use super::requirements::Requirement;
 use super::results::{Outcome, Results};
 
-/// One NAT and what its tests said.
+/// One of those who are compared, and what its tests said.
 pub struct Column {
     /// Its name.
-    pub nat: &'static str,
+    pub name: &'static str,
     /// What was seen.
     pub results: Results,
 }
 
-/// The whole document.
-pub fn markdown(requirements: &[Requirement], columns: &[Column]) -> String {
-    let mut out = String::from(
-        "# Scorecard\n\n\
-         Written by `cargo xtask scorecard` from the tests that it just ran; nothing here is written by hand. Each requirement is \
-         shown by the tests named, in the same lab of network namespaces, for sipnat and for nftables masquerade behind a stateful \
-         filter. *Not met* is a recommendation that is not followed; *n/a* says why a test cannot be asked of this NAT.\n\n",
-    );
-    let names: Vec<&str> = columns.iter().map(|column| column.nat).collect();
+/// What stands above all tables.
+pub fn head() -> String {
+    "# Scorecard\n\n\
+     Written by `cargo xtask scorecard` from the tests that it just ran; nothing here is written by hand. Each requirement is shown by the tests named. \
+     *Not met* is a recommendation that is not followed, or a rule that is not followed on purpose: the last column says which and why. *n/a* is what cannot be \
+     asked of this one, with the reason.\n"
+        .into()
+}
+
+/// One table with its heading and its sums.
+pub fn section(title: &str, about: &str, requirements: &[Requirement], columns: &[Column]) -> String {
+    let mut out = format!("\n## {title}\n\n{about}\n\n");
+    let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
     let _ = writeln!(
         out,
-        "| NAT | pass | fail | not met | n/a |\n| --- | --- | --- | --- | --- |"
+        "| {title} | pass | fail | not met | n/a |\n| --- | --- | --- | --- | --- |"
     );
     for column in columns {
         let marks: Vec<Mark> = requirements.iter().map(|r| judge(r, &column.results).0).collect();
@@ -33,7 +37,7 @@ pub fn markdown(requirements: &[Requirement], columns: &[Column]) -> String {
         let _ = writeln!(
             out,
             "| {} | {} | {} | {} | {} |",
-            column.nat, counts[0], counts[1], counts[2], counts[3]
+            column.name, counts[0], counts[1], counts[2], counts[3]
         );
     }
     let _ = writeln!(
@@ -54,7 +58,7 @@ fn line(out: &mut String, requirement: &Requirement, columns: &[Column]) {
     for column in columns {
         let (mark, why) = judge(requirement, &column.results);
         marks.push(mark.text());
-        reasons.extend(why.into_iter().map(|why| format!("{}: {}", column.nat, plain(&why))));
+        reasons.extend(why.into_iter().map(|why| format!("{}: {}", column.name, plain(&why))));
     }
     let _ = writeln!(
         out,
@@ -100,6 +104,7 @@ fn judge(requirement: &Requirement, results: &Results) -> (Mark, Vec<String>) {
             Outcome::Fail(why) => failed.push(format!("{short}: {why}")),
         }
     }
+    inapplicable.retain(|why| !why.is_empty());
     inapplicable.dedup();
     if !failed.is_empty() {
         (Mark::Fail, failed)
@@ -132,7 +137,12 @@ mod tests {
         let text =
             format!("test a::one ... {one}\ntest a::two ... {two}\nsuccesses:\n---- a::two stdout ----\n{printed}\n");
         let results = Results::parse(&text).unwrap();
-        markdown(&[REQUIREMENT], &[Column { nat: "x", results }])
+        section(
+            "Things",
+            "About them.",
+            &[REQUIREMENT],
+            &[Column { name: "x", results }],
+        )
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub enum Outcome {
     Pass,
     /// It passed, and said that a recommendation is not followed, and why.
     NotMet(String),
-    /// It said that it does not apply, and why.
+    /// It said that it does not apply, and why (empty: what stands above the table says it).
     NotApplicable(String),
     /// It failed, with the first lines of the message.
     Fail(String),
@@ -39,6 +39,17 @@ impl Results {
         }
         ensure!(!results.is_empty(), "there are no test results");
         Ok(Self(results))
+    }
+
+    /// Takes what another binary has said.
+    pub fn add(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// Takes tests that are not asked at all, for the reason that stands above the table.
+    pub fn add_inapplicable<'a>(&mut self, tests: impl Iterator<Item = &'a String>) {
+        self.0
+            .extend(tests.map(|test| (test.clone(), Outcome::NotApplicable(String::new()))));
     }
 
     /// The outcome of a test; one that is missing did not get to its end.

@@ -164,6 +164,7 @@ impl<R: Registry> Core<R> {
         if let Err(refused) = self.registry.admit(&incoming.flow, incoming.emergency, now) {
             return Err(refused.map_or(Outcome::Ignore, Outcome::Answer));
         }
+        self.take_alias(incoming, out);
         let uri = Uri::parse(message.request_uri());
         let Some(uri) = uri.filter(|uri| uri.scheme != Scheme::Other) else {
             return answer(416);
@@ -219,6 +220,21 @@ impl<R: Registry> Core<R> {
         }
         self.find_targets(incoming, &uri, &mut plan, now)?;
         Ok(plan)
+    }
+
+    /// RFC 5923 section 8.2: the connection of a trusted peer serves for what goes to the address that its Via names. Others take nothing by it:
+    /// where clients show no certificates, nothing proves that the address is theirs (section 9.3).
+    fn take_alias(&self, incoming: &Incoming, out: &mut Vec<Command>) {
+        let flow = &incoming.flow;
+        let via = incoming.message.via().filter(|via| via.params.has("alias"));
+        if let Some(via) = via
+            && flow.transport == Transport::Tcp
+            && self.registry.is_trusted(flow)
+        {
+            let port = via.port.unwrap_or(flow.transport.default_port());
+            let address = SocketAddr::new(flow.remote.ip(), port);
+            out.push(Command::Alias { flow: *flow, address });
+        }
     }
 
     /// Section 16.3 item 5: we support no extension that a proxy could be required to.

@@ -118,6 +118,9 @@ pub trait Registry {
     /// Whether a flow is one of a registered device (here, or elsewhere through the outbound role) or of a trusted peer.
     fn is_known(&self, flow: &Flow, paths: &Paths, now: Time) -> bool;
 
+    /// Whether a flow leads to a trusted peer: another proxy or a gateway.
+    fn is_trusted(&self, flow: &Flow) -> bool;
+
     /// Whether a user may call this destination (the user part of a request URI).
     fn may_call(&self, caller: &str, destination: &str) -> bool;
 

@@ -92,6 +92,10 @@ impl Registry for Fake {
             || contacts.into_iter().any(|found| found.flow == Some(*flow))
     }
 
+    fn is_trusted(&self, flow: &Flow) -> bool {
+        self.trusted.contains(&flow.remote)
+    }
+
     fn may_call(&self, _: &str, destination: &str) -> bool {
         !destination.starts_with("0190")
     }
