@@ -26,11 +26,14 @@
 
 pub mod baresip;
 pub mod certificates;
+pub mod digest;
 pub mod document;
 pub mod kamailio;
+pub mod load;
 pub mod message;
 pub mod netstring;
 pub mod peer;
+pub mod request;
 pub mod server;
 pub mod sipp;
 pub mod sipsak;
