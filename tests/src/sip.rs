@@ -1,5 +1,5 @@
-//! SIP peers for tests: real programs (sipp, baresip, kamailio, sipsak), a raw peer that sends literal text, certificates,
-//! and the addresses of the documents that sipnat grew from.
+//! SIP peers for tests: real programs (sipp, baresip, kamailio, sipsak), a raw peer that sends literal text, with the requests and the
+//! digest authentication of a phone, floods, certificates, and the addresses of the documents that sipnat grew from.
 //!
 //! ```no_run
 //! use tests::prelude::*;

@@ -76,7 +76,7 @@ impl Caller<'_> {
 #[test]
 fn register_and_invite_with_every_hash() {
     let lab = Lab::builder().inside_hosts(0).outside_hosts(2).build().unwrap();
-    let users = users();
+    let (users, peer) = (users(), Peer::udp(lab.o(1), 5060).unwrap());
     for offered in [
         &[Algorithm::Sha512_256][..],
         &[Algorithm::Sha256],
@@ -86,7 +86,6 @@ fn register_and_invite_with_every_hash() {
         let server = config.start(lab.o(2)).unwrap();
         for (number, algorithm) in (1..).zip(offered) {
             for user in ["hashed", "plain"] {
-                let peer = Peer::udp(lab.o(1), 5060).unwrap();
                 let caller = Caller {
                     peer: &peer,
                     server: &server,
