@@ -60,7 +60,7 @@ impl Config {
         validate::config(text, file, &Overrides::default())
     }
 
-    /// Multiplies every lifetime and the rest time of ports by `factor`, for tests that cannot wait
+    /// Multiplies every lifetime, the rest time of ports, and timer C of SIP by `factor`, for tests that cannot wait
     /// for hours (`--lifetime-scale`). Nothing becomes shorter than one second, the resolution of the stamps.
     pub fn scale_lifetimes(&mut self, factor: f64) {
         let Lifetimes {
@@ -72,7 +72,8 @@ impl Config {
             refresh: _,
             fragments,
         } = &mut self.lifetimes;
-        for time in [
+        let timer_c = self.sip.as_mut().map(|sip| &mut sip.proxy.timer_c);
+        let times = [
             udp,
             tcp_established,
             tcp_opening,
@@ -80,7 +81,8 @@ impl Config {
             icmp,
             fragments,
             &mut self.ports.rest,
-        ] {
+        ];
+        for time in times.into_iter().chain(timer_c) {
             // An absurd factor saturates instead of panicking.
             *time = Duration::try_from_secs_f64(time.as_secs_f64() * factor)
                 .unwrap_or(validate::TCP_MAX)

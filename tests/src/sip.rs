@@ -1,5 +1,5 @@
-//! SIP peers for tests: real programs (sipp, baresip, kamailio, sipsak), a raw peer that sends literal text, certificates,
-//! and the addresses of the documents that sipnat grew from.
+//! SIP peers for tests: real programs (sipp, baresip, kamailio, sipsak), a raw peer that sends literal text, with the requests and the
+//! digest authentication of a phone, floods, certificates, and the addresses of the documents that sipnat grew from.
 //!
 //! ```no_run
 //! use tests::prelude::*;
@@ -26,11 +26,14 @@
 
 pub mod baresip;
 pub mod certificates;
+pub mod digest;
 pub mod document;
 pub mod kamailio;
+pub mod load;
 pub mod message;
 pub mod netstring;
 pub mod peer;
+pub mod phone;
 pub mod request;
 pub mod server;
 pub mod sipp;

@@ -12,7 +12,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::process::Output;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -30,8 +33,10 @@ use crate::wait::{SOON, wait_for};
 pub struct Config {
     domain: String,
     users: Vec<(String, String)>,
+    users_text: Option<String>,
     role: String,
     certificate: Option<Certificate>,
+    lifetime_scale: Option<f64>,
     server_lines: String,
     domain_lines: String,
     algorithms: Vec<String>,
@@ -46,6 +51,12 @@ impl Config {
         self
     }
 
+    /// The users file as it is to be, instead of [`Self::user`].
+    pub fn users_file(mut self, text: &str) -> Self {
+        self.users_text = Some(text.into());
+        self
+    }
+
     /// `proxy` (default), `redirect` or `outbound`, of all its listeners.
     pub fn role(mut self, role: &str) -> Self {
         self.role = role.into();
@@ -55,6 +66,12 @@ impl Config {
     /// Serves TLS too, on port 5061.
     pub fn tls(mut self, certificate: &Certificate) -> Self {
         self.certificate = Some(certificate.clone());
+        self
+    }
+
+    /// Multiplies the times that nobody can wait for in a test (`--lifetime-scale`).
+    pub fn lifetime_scale(mut self, scale: f64) -> Self {
+        self.lifetime_scale = Some(scale);
         self
     }
 
@@ -90,16 +107,38 @@ impl Config {
 
     /// Starts it on a host's address and returns when its command line answers.
     pub fn start(self, host: &Host) -> Result<Server> {
+        let mut server = self.prepare(host)?;
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// Starts it on a host's address, which it must refuse: with exit code 1 and one message, which is returned, and without
+    /// leaving a socket.
+    pub fn refused(self, host: &Host) -> Result<Refused> {
+        let server = self.prepare(host)?;
+        let mut child = server.daemon.spawn(&[])?;
+        let status = child.wait_exit(REFUSAL)?;
+        let message = child.log();
+        ensure!(status.code() == Some(1), "{status} instead of a refusal:\n{message}");
+        ensure!(!server.daemon.socket().exists(), "its socket was left behind");
+        Ok(Refused { message, server })
+    }
+
+    fn prepare(self, host: &Host) -> Result<Server> {
         let files = TempDir::new()?;
-        let toml = self.text(host, &files)?;
+        let mut config = NatConfig::toml(&self.text(host.ip, &files)?);
+        if let Some(scale) = self.lifetime_scale {
+            config = config.arg("--lifetime-scale").arg(&scale.to_string());
+        }
         Ok(Server {
             endpoint: SocketAddrV4::new(host.ip, Transport::Udp.default_port()),
-            daemon: Daemon::start(host, NatConfig::toml(&toml))?,
-            _files: files,
+            daemon: Daemon::prepare(host, config)?,
+            config: self,
+            files,
         })
     }
 
-    fn text(&self, host: &Host, files: &TempDir) -> Result<String> {
+    fn text(&self, ip: Ipv4Addr, files: &TempDir) -> Result<String> {
         let mut out = format!(
             "[daemon]\nlog = \"info\"\n[sip]\nstore = {:?}\nsecret = {:?}\n{}",
             files.file("registrations.redb"),
@@ -110,16 +149,15 @@ impl Config {
         for transport in [Transport::Udp, Transport::Tcp].into_iter().chain(tls) {
             let _ = writeln!(
                 out,
-                "[[sip.listen]]\ntransport = \"{transport}\"\naddress = \"{}\"\nrole = {:?}",
-                host.ip, self.role
+                "[[sip.listen]]\ntransport = \"{transport}\"\naddress = \"{ip}\"\nrole = {:?}",
+                self.role
             );
         }
         if !self.domain.is_empty() {
             let _ = writeln!(
                 out,
-                "[[sip.domain]]\nnames = [{:?}, \"{}\"]\n{}",
+                "[[sip.domain]]\nnames = [{:?}, \"{ip}\"]\n{}",
                 self.domain,
-                host.ip,
                 self.users(files)?
             );
             out += &self.domain_lines;
@@ -137,13 +175,40 @@ impl Config {
     }
 
     fn users(&self, files: &TempDir) -> Result<String> {
-        if self.users.is_empty() {
-            return Ok("authenticate = false".into());
-        }
         let lines = self.users.iter();
         let lines = lines.map(|(name, password)| format!("{name}:{}:plain:{password}\n", self.domain));
-        fs::write(files.file("users"), lines.collect::<String>()).context("write the users file")?;
-        Ok(format!("users = {:?}", files.file("users")))
+        let text = self.users_text.clone().unwrap_or_else(|| lines.collect());
+        if text.is_empty() {
+            return Ok("authenticate = false".into());
+        }
+        fs::write(files.file(USERS), text).context("write the users file")?;
+        Ok(format!("users = {:?}", files.file(USERS)))
+    }
+}
+
+/// How the users file is called.
+const USERS: &str = "users";
+
+/// A start that is refused may take this long on a busy machine.
+const REFUSAL: Duration = Duration::from_secs(60);
+
+/// A start that was refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// What it said.
+    pub message: String,
+    server: Server,
+}
+
+impl Refused {
+    /// The config file that it was started with.
+    pub fn config_file(&self) -> PathBuf {
+        self.server.daemon.config_file()
+    }
+
+    /// The users file that it was started with.
+    pub fn users_file(&self) -> String {
+        self.server.users_file()
     }
 }
 
@@ -153,7 +218,8 @@ pub struct Server {
     /// Where it serves UDP and TCP.
     pub endpoint: SocketAddrV4,
     daemon: Daemon,
-    _files: TempDir,
+    config: Config,
+    files: TempDir,
 }
 
 impl Server {
@@ -162,8 +228,10 @@ impl Server {
         Config {
             domain: domain.into(),
             users: Vec::new(),
+            users_text: None,
             role: "proxy".into(),
             certificate: None,
+            lifetime_scale: None,
             server_lines: String::new(),
             domain_lines: String::new(),
             // sipp and the baresip of Debian give up when they are challenged with anything else, MD5 beside it or not.
@@ -239,6 +307,68 @@ impl Server {
     /// Starts it again after [`Self::kill9`].
     pub fn restart(&mut self) -> Result<()> {
         self.daemon.restart()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    /// How much memory it has in use, in KiB (`VmRSS`).
+    pub fn memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        kib.context("/proc/PID/status has no VmRSS")
+    }
+
+    /// The users file.
+    pub fn users_file(&self) -> String {
+        self.files.file(USERS)
+    }
+
+    /// Writes another users file, which a reload applies.
+    pub fn write_users(&self, text: &str) -> Result<()> {
+        fs::write(self.users_file(), text).context("write the users file")
+    }
+
+    /// Writes another config file, which a reload applies.
+    pub fn write_config(&self, change: impl FnOnce(Config) -> Config) -> Result<()> {
+        let config = change(self.config.clone());
+        self.daemon
+            .write_config(&config.text(*self.endpoint.ip(), &self.files)?)
+    }
+
+    /// Runs `sipnat ARGS`, whatever comes of it.
+    pub fn cli(&self, args: &[&str]) -> Result<Output> {
+        self.daemon.cli(args)
+    }
+
+    /// Runs `sipnat reload`, which must succeed.
+    pub fn reload(&self) -> Result<()> {
+        let output = self.cli(&["reload"])?;
+        ensure!(
+            output.status.success(),
+            "sipnat reload: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+
+    /// Runs `sipnat reload`, which must be refused; returns what it says.
+    pub fn reload_refused(&self) -> Result<String> {
+        let output = self.cli(&["reload"])?;
+        ensure!(output.status.code() == Some(1), "not refused: {output:?}");
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Sends SIGHUP and waits until the log has a new line that contains `text`.
+    pub fn hang_up(&self, text: &str) -> Result<()> {
+        let before = self.log().len();
+        self.daemon.signal(libc::SIGHUP)?;
+        wait_for(&format!("{text:?} in sipnat's log"), SOON, || {
+            self.log().get(before..)?.contains(text).then_some(())
+        })
     }
 
     /// What it logged so far, over all starts.

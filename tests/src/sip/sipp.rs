@@ -32,9 +32,11 @@ pub struct Sipp {
 const KEYS: [(&str, &str); 3] = [("domain", "net.com"), ("from", "caller"), ("expires", "300")];
 
 /// `{{NAME}}` in scenarios, unless the test says otherwise.
-const FIELDS: [(&str, &str); 7] = [
+const FIELDS: [(&str, &str); 9] = [
     ("hold", "100"),
     ("ring", "100"),
+    ("ack", ""),
+    ("linger", "0"),
     ("protocol", "udp"),
     ("event", "dialog"),
     ("code", "200"),

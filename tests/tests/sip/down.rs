@@ -1,10 +1,9 @@
 //! A device that does not answer prompts any more.
 
-use std::net::SocketAddrV4;
-
 use tests::prelude::*;
-use tests::sip::message::{Message, compose};
+use tests::sip::message::Message;
 use tests::sip::peer::Peer;
+use tests::sip::phone::Request;
 use tests::sip::server::Server;
 
 use crate::DOMAIN;
@@ -52,39 +51,12 @@ fn a_path_whose_prompts_are_lost_is_down_and_calls_end_at_once_until_the_device_
 }
 
 fn register(phone: &Peer, cseq: u32) -> Message {
-    request(
-        &format!("REGISTER sip:{DOMAIN} SIP/2.0"),
-        "anna@net.com",
-        phone.endpoint,
-        "register",
-        cseq,
-    )
+    let contact = format!("Contact: <sip:anna@{}>", phone.endpoint);
+    let register = Request::register("anna", DOMAIN).call("register").cseq(cseq);
+    register.line(&contact).line("Expires: 300").over_udp(phone.endpoint)
 }
 
 fn invite(caller: &Peer, call_id: &str) -> Message {
-    request(
-        "INVITE sip:anna@net.com SIP/2.0",
-        "bob@elsewhere.org",
-        caller.endpoint,
-        call_id,
-        1,
-    )
-}
-
-fn request(line: &str, from: &str, at: SocketAddrV4, call_id: &str, cseq: u32) -> Message {
-    let method = line.split(' ').next().unwrap_or_default();
-    compose(
-        &[
-            line,
-            &format!("Via: SIP/2.0/UDP {at};branch=z9hG4bK{call_id}{cseq};rport"),
-            "Max-Forwards: 70",
-            &format!("From: <sip:{from}>;tag={call_id}"),
-            "To: <sip:anna@net.com>",
-            &format!("Call-ID: {call_id}"),
-            &format!("CSeq: {cseq} {method}"),
-            &format!("Contact: <sip:anna@{at}>"),
-            "Expires: 300",
-        ],
-        "",
-    )
+    let invite = Request::new("INVITE", "sip:anna@net.com").from("bob@elsewhere.org");
+    invite.call(call_id).over_udp(caller.endpoint)
 }

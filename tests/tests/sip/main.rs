@@ -4,11 +4,16 @@
 //! The documents' figures for addresses are kept; their times are scaled down: a NAT forgets after 4 s instead of 20 s, and prompts go
 //! every second instead of every 15 s.
 
+mod abuse;
 mod calls;
 mod document;
 mod down;
+mod files;
+mod passwords;
 mod paths;
+mod proxies;
 mod registrations;
+mod sipsak;
 mod upstream;
 
 /// The domain that the servers serve.

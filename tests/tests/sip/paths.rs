@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tests::prelude::*;
 use tests::sip::document::{self, TRANSLATED};
-use tests::sip::message::{Message, compose};
+use tests::sip::message::Message;
 use tests::sip::peer::Peer;
+use tests::sip::phone::Request;
 use tests::sip::server::Server;
 
 use crate::DOMAIN;
@@ -38,8 +39,9 @@ impl Scene {
     }
 
     fn register(&self, cseq: u32, expires: u32) {
-        let more = format!("Contact: <sip:user@{}>;expires={expires}", self.phone.endpoint);
-        let register = request(&self.phone, "REGISTER sip:net.com", "user", "register", cseq, &[&more]);
+        let contact = format!("Contact: <sip:user@{}>;expires={expires}", self.phone.endpoint);
+        let register = Request::register("user", DOMAIN).call("register").cseq(cseq);
+        let register = register.line(&contact).over_udp(self.phone.endpoint);
         self.phone.send_message(self.server.endpoint, &register).unwrap();
         let answer = self.phone.recv_final("the 200").unwrap();
         assert_eq!(answer.status(), Some(200), "{answer:?}");
@@ -69,24 +71,6 @@ fn is_options(message: &Message) -> bool {
     message.method().as_deref() == Some("OPTIONS")
 }
 
-fn request(peer: &Peer, line: &str, from: &str, call_id: &str, cseq: u32, more: &[&str]) -> Message {
-    let method = line.split(' ').next().unwrap_or_default();
-    let lines = [
-        format!("{line} SIP/2.0"),
-        format!(
-            "Via: SIP/2.0/UDP {};branch=z9hG4bK{call_id}{cseq}{method};rport",
-            peer.endpoint
-        ),
-        "Max-Forwards: 70".into(),
-        format!("From: <sip:{from}@net.com>;tag={call_id}"),
-        "To: <sip:user@net.com>".into(),
-        format!("Call-ID: {call_id}"),
-        format!("CSeq: {cseq} {method}"),
-    ];
-    let lines = lines.into_iter().chain(more.iter().map(|line| line.to_string()));
-    compose(&lines.collect::<Vec<_>>(), "")
-}
-
 /// Registered, in a call, after the call, after the expiry.
 #[test]
 fn the_states_of_a_path_and_its_prompts() {
@@ -107,15 +91,8 @@ fn the_states_of_a_path_and_its_prompts() {
     let (first, second) = (scene.answer_a_prompt(), scene.answer_a_prompt());
     assert_ne!(first.branch(), second.branch());
 
-    let contact = format!("Contact: <sip:caller@{}>", scene.caller.endpoint);
-    let invite = request(
-        &scene.caller,
-        "INVITE sip:user@net.com",
-        "caller",
-        "call",
-        1,
-        &[&contact],
-    );
+    let invite = Request::new("INVITE", "sip:user@net.com").from("caller@net.com");
+    let invite = invite.over_udp(scene.caller.endpoint);
     scene.caller.send_message(scene.server.endpoint, &invite).unwrap();
     let (received, from) = scene.phone.recv_request("INVITE").unwrap();
     assert_eq!(
@@ -153,28 +130,8 @@ fn the_states_of_a_path_and_its_prompts() {
     scene.server.path_becomes(TRANSLATED, "dialog").unwrap();
 
     // The phone hangs up; the path is kept for the tail, then nobody holds it.
-    let route: Vec<String> = received
-        .headers("Record-Route")
-        .iter()
-        .map(|route| format!("Route: {route}"))
-        .collect();
-    let bye = [
-        vec![
-            format!("BYE {} SIP/2.0", received.uri_of("Contact")),
-            format!("Via: SIP/2.0/UDP {};branch=z9hG4bKbye;rport", scene.phone.endpoint),
-            "Max-Forwards: 70".into(),
-            "From: <sip:user@net.com>;tag=peer".into(),
-            "To: <sip:caller@net.com>;tag=call".into(),
-            "Call-ID: call".into(),
-            "CSeq: 1 BYE".into(),
-        ],
-        route,
-    ]
-    .concat();
-    scene
-        .phone
-        .send_message(scene.server.endpoint, &compose(&bye, ""))
-        .unwrap();
+    let bye = Request::of_callee("BYE", &received).over_udp(scene.phone.endpoint);
+    scene.phone.send_message(scene.server.endpoint, &bye).unwrap();
     let (bye, from) = scene.caller.recv_request("BYE").unwrap();
     scene.caller.send_message(from, &bye.reply(200, "OK", &[], "")).unwrap();
     wait_until("nobody to hold the path", SOON, || {
