@@ -150,6 +150,8 @@ pub struct SipMetrics {
     pub retransmissions_in: u64,
     /// Transaction timers that fired.
     pub timers: [u64; TimerLabel::COUNT],
+    /// DNS look-ups that nobody answered in time (64 × T1).
+    pub queries_unanswered: u64,
     /// What was refused or given up.
     pub refused: [u64; Refusal::COUNT],
     /// From a request (not INVITE, not ACK) to its final response.
@@ -185,6 +187,7 @@ impl Default for SipMetrics {
             retransmissions_out: 0,
             retransmissions_in: 0,
             timers: [0; TimerLabel::COUNT],
+            queries_unanswered: 0,
             refused: [0; Refusal::COUNT],
             response_time: Histogram::default(),
             invite_time: Histogram::default(),
