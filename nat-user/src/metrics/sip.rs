@@ -6,9 +6,10 @@ use crate::{
     sip::{
         message::Method,
         metrics::{
-            BUCKETS_US, CODE_SLOTS, Histogram, METHODS, PathLabel, Refusal, SipGauges, SipMetrics, TimerLabel,
-            TransactionLabel, code_name,
+            BUCKETS_US, CODE_SLOTS, Histogram, METHODS, Refusal, SipGauges, SipMetrics, TimerLabel, TransactionLabel,
+            code_name,
         },
+        path::State,
     },
 };
 
@@ -201,7 +202,7 @@ fn gauges(out: &mut Text, gauges: &SipGauges) {
         out.one(name, "gauge", help, value);
     }
     out.family("sipnat_sip_paths", "gauge", "Mapped paths by what holds them.");
-    for &state in PathLabel::ALL {
+    for state in State::ALL {
         out.sample(
             "sipnat_sip_paths",
             &[("state", state.name())],
@@ -324,7 +325,7 @@ mod tests {
         totals.metrics.queries_unanswered = 6;
         totals.metrics.response_time.observe(Duration::from_micros(300));
         totals.metrics.response_time.observe(Duration::from_secs(60));
-        totals.gauges.paths[PathLabel::Registration as usize] = 7;
+        totals.gauges.paths[State::Registration as usize] = 7;
         let mut out = Text(String::new());
         write(&mut out, &totals);
         let text = out.0;

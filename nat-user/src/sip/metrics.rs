@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::message::Method;
+use super::{message::Method, path};
 
 /// An enum whose values index the arrays below, each with the name that it has in metrics.
 macro_rules! labels {
@@ -45,16 +45,6 @@ labels! {
         Completed = "completed",
         Accepted = "accepted",
         Confirmed = "confirmed",
-    }
-}
-
-labels! {
-    /// The states of a mapped path: what holds it open. A subscription counts as a registration.
-    PathLabel {
-        Idle = "idle",
-        Registration = "registration",
-        DialogAndRegistration = "dialog-and-registration",
-        Dialog = "dialog",
     }
 }
 
@@ -247,8 +237,8 @@ pub struct SipGauges {
     pub registrations_behind_nat: u64,
     /// Addresses of record with at least one contact.
     pub aors: u64,
-    /// Paths by [`PathLabel`].
-    pub paths: [u64; PathLabel::COUNT],
+    /// Paths by [`State`](path::State).
+    pub paths: [u64; path::State::ALL.len()],
     /// Those of them that are down.
     pub paths_down: u64,
     /// Dialogs that are followed: calls that are set up or established, subscriptions.
