@@ -5,6 +5,7 @@
 //! every second instead of every 15 s.
 
 mod calls;
+mod connections;
 mod document;
 mod down;
 mod paths;
