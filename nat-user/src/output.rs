@@ -49,7 +49,11 @@ impl<W: Write> JsonArray<W> {
 /// `sipnat bindings`.
 pub fn bindings(records: &[BindingRecord]) -> Table {
     let counted = records.iter().any(|record| record.traffic.is_some());
+    let with_remotes = records.iter().any(|record| !record.remotes.is_empty());
     let mut columns = vec!["PROTO", "INSIDE", "EXTERNAL", "KIND", ">IDLE", ">EXPIRES"];
+    if with_remotes {
+        columns.push("REMOTES");
+    }
     if counted {
         columns.extend([">PKTS OUT/IN", ">BYTES OUT/IN"]);
     }
@@ -69,6 +73,9 @@ pub fn bindings(records: &[BindingRecord]) -> Table {
             seconds(record.idle_s),
             record.expires_s.map_or("-".into(), seconds),
         ];
+        if with_remotes {
+            row.push(remotes(record));
+        }
         if counted {
             row.extend(match record.traffic {
                 Some(Traffic {
@@ -86,6 +93,17 @@ pub fn bindings(records: &[BindingRecord]) -> Table {
         add(&mut table, &columns, row);
     }
     table
+}
+
+/// The first of the remote endpoints, and how many more there are.
+fn remotes(record: &BindingRecord) -> String {
+    let Some(first) = record.remotes.first() else {
+        return "-".into();
+    };
+    match record.sessions.unwrap_or_default().saturating_sub(1) {
+        0 => first.to_string(),
+        more => format!("{first} +{more}"),
+    }
 }
 
 /// `sipnat blocks`.

@@ -103,10 +103,17 @@ pub struct BindingRecord {
     /// Sessions of the binding, where they are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u64>,
+    /// Remote endpoints that it has sessions with, at most [`REMOTES`] of them. For UDP and ICMP sessions are only kept under a policy
+    /// or with address-and-port-dependent filtering.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remotes: Vec<SocketAddrV4>,
     /// Traffic, if `nat.counting` is on.
     #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<Traffic>,
 }
+
+/// How many remote endpoints a [`BindingRecord`] has at most.
+pub const REMOTES: usize = 16;
 
 /// Packets and bytes of a binding; bytes are those of the IPv4 packets, headers included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

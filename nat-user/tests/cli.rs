@@ -74,7 +74,7 @@ fn bindings_with_every_filter() {
         json!({
             "proto": "tcp", "inside": "10.0.0.0:1024", "external": "203.0.113.1:1024", "kind": "dynamic", "idle_s": 0,
             "expires_s": 300, "created_s": 60, "filtering": "endpoint-independent", "sessions": 1,
-            "packets_out": 1, "bytes_out": 60, "packets_in": 2, "bytes_in": 120,
+            "remotes": ["198.51.100.10:5060"], "packets_out": 1, "bytes_out": 60, "packets_in": 2, "bytes_in": 120,
         })
     );
     assert_eq!(all[1].get("packets_out"), None, "not counted, not shown");

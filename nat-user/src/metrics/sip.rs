@@ -6,9 +6,10 @@ use crate::{
     sip::{
         message::Method,
         metrics::{
-            BUCKETS_US, CODE_SLOTS, Histogram, METHODS, PathLabel, Refusal, SipGauges, SipMetrics, TimerLabel,
-            TransactionLabel, code_name,
+            BUCKETS_US, CODE_SLOTS, Histogram, METHODS, Refusal, SipGauges, SipMetrics, TimerLabel, TransactionLabel,
+            code_name,
         },
+        path::State,
     },
 };
 
@@ -201,7 +202,7 @@ fn gauges(out: &mut Text, gauges: &SipGauges) {
         out.one(name, "gauge", help, value);
     }
     out.family("sipnat_sip_paths", "gauge", "Mapped paths by what holds them.");
-    for &state in PathLabel::ALL {
+    for state in State::ALL {
         out.sample(
             "sipnat_sip_paths",
             &[("state", state.name())],
@@ -278,7 +279,11 @@ fn transport(out: &mut Text, totals: &SipTotals) {
         out.sample("sipnat_sip_transport_dropped_total", &[("reason", reason)], *count);
     }
     out.family("sipnat_sip_dns_queries_total", "counter", "DNS look-ups (RFC 3263).");
-    for (result, count) in [("asked", totals.queries), ("failed", totals.queries_failed)] {
+    for (result, count) in [
+        ("asked", totals.queries),
+        ("failed", totals.queries_failed),
+        ("unanswered", totals.metrics.queries_unanswered),
+    ] {
         out.sample("sipnat_sip_dns_queries_total", &[("result", result)], count);
     }
     out.one(
@@ -317,9 +322,10 @@ mod tests {
         totals.metrics.response_out(Method::Register, 401);
         totals.metrics.response_out(Method::Other, 499);
         totals.metrics.timer(TimerLabel::B);
+        totals.metrics.queries_unanswered = 6;
         totals.metrics.response_time.observe(Duration::from_micros(300));
         totals.metrics.response_time.observe(Duration::from_secs(60));
-        totals.gauges.paths[PathLabel::Registration as usize] = 7;
+        totals.gauges.paths[State::Registration as usize] = 7;
         let mut out = Text(String::new());
         write(&mut out, &totals);
         let text = out.0;
@@ -339,6 +345,7 @@ mod tests {
             "sipnat_sip_connections_total{transport=\"tls\",direction=\"in\"} 4\n",
             "sipnat_sip_connections{transport=\"tls\"} 2\n",
             "sipnat_sip_transport_dropped_total{reason=\"slow\"} 5\n",
+            "sipnat_sip_dns_queries_total{result=\"unanswered\"} 6\n",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }

@@ -18,6 +18,7 @@ fn binding() -> BindingRecord {
         created_s: 100,
         filtering: Filtering::AddressDependent,
         sessions: None,
+        remotes: Vec::new(),
         traffic: None,
     }
 }
@@ -56,6 +57,25 @@ fn a_table_of_bindings() {
     });
     let shown = trimmed(&bindings(&[BindingRecord { traffic, ..binding() }]));
     assert!(shown.contains("7 / 0") && shown.contains("2.0 KiB / 0 B"), "{shown}");
+}
+
+#[test]
+fn a_table_of_bindings_with_remote_endpoints() {
+    let with = |remotes: &[&str]| BindingRecord {
+        sessions: Some(remotes.len() as u64),
+        remotes: remotes.iter().map(|remote| remote.parse().unwrap()).collect(),
+        ..binding()
+    };
+    let shown = trimmed(&bindings(&[
+        with(&["198.51.100.1:80", "198.51.100.2:80", "198.51.100.3:80"]),
+        with(&["198.51.100.4:443"]),
+        with(&[]),
+    ]));
+    let lines: Vec<&str> = shown.lines().collect();
+    assert!(lines[0].ends_with("REMOTES"), "{shown}");
+    assert!(lines[1].ends_with("198.51.100.1:80 +2"), "{shown}");
+    assert!(lines[2].ends_with("198.51.100.4:443"), "{shown}");
+    assert!(lines[3].ends_with('-'), "{shown}");
 }
 
 #[test]

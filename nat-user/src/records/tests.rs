@@ -18,6 +18,7 @@ fn a_binding_prints_as_promised() {
         created_s: 9,
         filtering: Filtering::AddressAndPortDependent,
         sessions: None,
+        remotes: Vec::new(),
         traffic: None,
     };
     let expected = serde_json::json!({
@@ -33,6 +34,7 @@ fn a_binding_prints_as_promised() {
         bytes_in: 4,
     });
     binding.expires_s = Some(297);
+    binding.remotes = vec!["198.51.100.10:5060".parse().unwrap()];
     let text = serde_json::to_string(&binding).unwrap();
     assert!(
         text.ends_with(r#""packets_out":1,"bytes_out":2,"packets_in":3,"bytes_in":4}"#),

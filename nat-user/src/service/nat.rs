@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use smallvec::SmallVec;
+
 use nat_common::{
     binding,
     config::{FOREVER, Filtering as Number},
@@ -30,7 +32,7 @@ use crate::{
     preflight::Mode,
     records::{
         BindingCounts, BindingKind, BindingRecord, BlockRecord, CounterRecord, ExhaustionRecord, InterfaceRecord,
-        PoolRecord, SLOW, StatusRecord, SweepRecord, Traffic,
+        PoolRecord, REMOTES, SLOW, StatusRecord, SweepRecord, Traffic,
     },
     slowpath,
     sweep::Stats,
@@ -90,7 +92,7 @@ impl Nat {
     ) -> Result<(), ServiceError> {
         let (state, numbers) = (&self.state, self.state.current().numbers);
         let (tables, clock) = (&state.kernel.tables, &state.kernel.clock);
-        let sessions = sessions_of_slots(state);
+        let mut sessions = sessions_of_slots(state);
         let now = state.now();
         for place in 0..numbers.addresses * PROTOCOLS * (PORTS / 64) {
             let mut bits = tables.used_ports(place).map_or(0, |word| word.get());
@@ -114,6 +116,7 @@ impl Nat {
                 let common = geometry::common(proto);
                 let life = binding::lifetime(&numbers, common, slot);
                 let idle = clock.age(binding::last_use(tables, &numbers, index));
+                let Sessions { count, remotes } = sessions.remove(&index).unwrap_or_default();
                 let record = BindingRecord {
                     proto,
                     inside,
@@ -131,9 +134,8 @@ impl Nat {
                         }
                         _ => Filtering::EndpointIndependent,
                     },
-                    sessions: numbers
-                        .tracks(common)
-                        .then(|| sessions.get(&index).copied().unwrap_or(0)),
+                    sessions: numbers.tracks(common).then_some(count),
+                    remotes: remotes.into_vec(),
                     traffic: traffic(state, index),
                 };
                 // A slot that has changed hands while it was read is not reported with parts of both.
@@ -273,10 +275,18 @@ fn traffic(state: &State, index: u32) -> Option<Traffic> {
     })
 }
 
+/// The sessions of one slot.
+#[derive(Default)]
+struct Sessions {
+    count: u64,
+    /// Of the first [`REMOTES`].
+    remotes: SmallVec<[SocketAddrV4; 1]>,
+}
+
 /// Sessions by slot; what has ended and was not freed yet is left out, permissions are no sessions.
-fn sessions_of_slots(state: &State) -> HashMap<u32, u64> {
+fn sessions_of_slots(state: &State) -> HashMap<u32, Sessions> {
     let (tables, numbers, now) = (&state.kernel.tables, state.current().numbers, state.now());
-    let mut counts = HashMap::new();
+    let mut found: HashMap<u32, Sessions> = HashMap::new();
     for session in tables.sessions.iter() {
         let word = SessionWord(session.word.get());
         if word.0 == 0 || matches!(word.state(), SessionState::Claimed | SessionState::Permission) {
@@ -287,8 +297,15 @@ fn sessions_of_slots(state: &State) -> HashMap<u32, u64> {
             .slot(index)
             .is_some_and(|slot| SlotWord(slot.word.get()).state() == SlotState::Live);
         if live && !nat_common::session::stale(tables, &numbers, session, word, now) {
-            *counts.entry(index).or_default() += 1;
+            let sessions = found.entry(index).or_default();
+            sessions.count += 1;
+            if sessions.remotes.len() < REMOTES {
+                let address = session.remote_addr.get().into();
+                sessions
+                    .remotes
+                    .push(SocketAddrV4::new(address, session.remote_port.get()));
+            }
         }
     }
-    counts
+    found
 }

@@ -56,7 +56,8 @@ pub enum Command {
     /// Close a connection once what was sent before has gone out.
     Close(Flow),
     /// The top Via of a request on an accepted connection had `alias`: send on it what goes to the address that the Via names, port included
-    /// (RFC 5923 section 8). Heeded over TCP if only the port differs from where the connection comes from.
+    /// (RFC 5923 section 8). Heeded if only the port differs from where the connection comes from, and over TLS for the domains that its client has
+    /// proven to be by its certificate. The core asks for it over TCP only for trusted peers, which are known by their addresses.
     Alias { flow: Flow, address: SocketAddr },
     /// Send a keep-alive that is no message: double CRLF on streams (RFC 5626 section 4.4.1), CRLF over UDP.
     KeepAlive(Flow),

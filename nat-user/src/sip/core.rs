@@ -10,6 +10,7 @@ pub mod connections;
 pub mod desk;
 mod dialogs;
 pub mod here;
+mod queries;
 mod request;
 mod response;
 pub mod seam;
@@ -18,12 +19,11 @@ mod tests;
 
 use std::{net::IpAddr, sync::Arc};
 
-use rustc_hash::FxHashMap;
-
 use self::{
     arena::{Arena, Id},
     connections::Connections,
     here::Here,
+    queries::{Queries, Waiting},
     seam::Registry,
 };
 use super::{
@@ -70,9 +70,7 @@ pub struct Core<R> {
     contexts: Arena<Context>,
     dialogs: Dialogs,
     connections: Connections,
-    /// What waits for a name to be looked up.
-    queries: FxHashMap<QueryId, Waiting>,
-    last_query: u64,
+    queries: Queries,
     timers: Timers<Due>,
     plan: DialPlan,
     overload: Overload,
@@ -98,8 +96,7 @@ impl<R: Registry> Core<R> {
             contexts: Arena::default(),
             dialogs: Dialogs::new(&config.proxy),
             connections: Connections::default(),
-            queries: FxHashMap::default(),
-            last_query: 0,
+            queries: Queries::default(),
             timers: Timers::new(),
             plan: DialPlan::new(&config),
             overload: Overload::new(config.limits.transactions),
@@ -135,16 +132,22 @@ impl<R: Registry> Core<R> {
             Input::Opened(flow) => self.connections.opened(&flow),
             Input::Closed(flow) => {
                 self.connections.closed(&flow);
+                // While it is known whose connection that was, for another flow to the same device.
+                self.strand(&flow, now, out);
                 self.registry.closed(&flow, &mut self.paths, now);
                 self.paths.closed(&flow, now);
             }
-            Input::Sent { .. } => {}
+            Input::Sent { ticket, flow } => {
+                if let Some(client) = self.clients.by_ticket(ticket) {
+                    self.clients.carried(client, flow);
+                }
+            }
             Input::Failed { ticket, reason } => {
                 if let Some(client) = self.clients.by_ticket(ticket) {
                     self.send_failed(client, reason, now, out);
                 }
             }
-            Input::Resolved { query, hops } => match self.queries.remove(&query) {
+            Input::Resolved { query, hops } => match self.queries.end(query) {
                 Some(Waiting::Branch { context, branch }) => self.resolved(context, branch, hops, now, out),
                 Some(Waiting::Ack(ack)) => self.send_ack(*ack, hops, out),
                 None => {}
@@ -170,6 +173,7 @@ impl<R: Registry> Core<R> {
                 Due::Client(id) => self.client_due(id, now, out),
                 Due::Context(id) => self.context_due(id, now, out),
                 Due::Dialog(id) => self.dialog_due(id, now),
+                Due::Query(query) => self.query_due(query, now, out),
             }
         }
         if self.registry.next().is_some_and(|next| next <= now) {
@@ -268,16 +272,22 @@ impl<R: Registry> Core<R> {
         self.metrics.timer(timer);
     }
 
+    /// A look-up has taken too long.
+    fn query_due(&mut self, query: QueryId, now: Time, out: &mut Vec<Command>) {
+        let Some(waiting) = self.queries.end(query) else {
+            return; // it was answered
+        };
+        self.metrics.queries_unanswered += 1;
+        match waiting {
+            Waiting::Branch { context, branch } => self.unresolved(context, branch, now, out),
+            // Lost, like any ACK may be: its 2xx comes again, and then it does.
+            Waiting::Ack(_) => {}
+        }
+    }
+
     fn flow_usable(&self, flow: &Flow) -> bool {
         self.connections.is_open(flow) && self.here.get(flow.listener).is_some()
     }
-}
-
-/// Who waits for a name to be looked up.
-#[derive(Debug)]
-enum Waiting {
-    Branch { context: Id, branch: usize },
-    Ack(Box<request::Ack>),
 }
 
 fn periods(config: &Sip) -> Periods {

@@ -14,14 +14,14 @@ use super::{
     command::Input,
     core::{
         here::Here,
-        seam::{Answer, Found, Lookup, Registered, Registry, Verdict},
+        seam::{Answer, Device, Found, Lookup, Registered, Registry, Verdict},
     },
     edge::{self, Edge},
     engine::Office,
     flow::Flow,
     limits::{self, Admission, Ban, Limits},
     location::{
-        ContactId, Location, Lost,
+        Contact, ContactId, Location, Lost,
         domains::{DomainId, Domains, domain_of, user_of},
         fixed::Fixed,
         stored::StoredContact,
@@ -31,6 +31,7 @@ use super::{
     path::{PathAction, Paths},
     query::Setup,
     registrar::{self, Ourselves, Register, Registrar},
+    route::DialPlan,
     time::Time,
     users::{UserEntry, Users},
 };
@@ -48,6 +49,8 @@ const KEEP_STREAM: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct Directory {
     config: Arc<Sip>,
+    /// Where registrars elsewhere are, if not where DNS says.
+    plan: DialPlan,
     domains: Domains,
     /// By the order of `config.domains`.
     users: Vec<Option<Arc<Users>>>,
@@ -77,6 +80,7 @@ pub struct Directory {
 impl Directory {
     pub fn new(config: Arc<Sip>, users: Vec<Option<Arc<Users>>>, secret: &[u8], now: Time) -> Directory {
         Directory {
+            plan: DialPlan::new(&config),
             domains: Domains::new(&config.domains),
             users,
             location: Location::new(),
@@ -261,14 +265,36 @@ impl Registry for Directory {
         self.location.get(contact, now)?.flow
     }
 
-    fn is_known(&self, flow: &Flow, paths: &Paths, now: Time) -> bool {
-        self.is_trusted(flow)
-            || self.location.on_flow(flow, paths, now).next().is_some()
-            || self.edge.location().on_flow(flow, paths, now).next().is_some()
+    fn device_on(&self, flow: &Flow, uri: Option<&Uri<'_>>, paths: &Paths, now: Time) -> Option<Device<'_>> {
+        let here = self.location.on_flow(flow, paths, now);
+        let mut all = here.chain(self.edge.location().on_flow(flow, paths, now)).map(device);
+        let first = all.next()?;
+        let Some(uri) = uri else { return Some(first) };
+        let aors = self.aors(uri);
+        let meant = std::iter::once(first)
+            .chain(all)
+            .find(|device| aors.iter().flatten().any(|aor| aor == device.aor));
+        Some(meant.unwrap_or(first))
     }
 
-    fn is_trusted(&self, flow: &Flow) -> bool {
-        self.limits.is_trusted(flow.remote.ip())
+    fn flow_of_device(&self, uri: &Uri<'_>, is_it: &dyn Fn(Device<'_>) -> bool, now: Time) -> Option<Flow> {
+        let locations = [&self.location, self.edge.location()];
+        let found = locations.into_iter().zip(self.aors(uri)).find_map(|(location, aor)| {
+            let targets = location.lookup(&aor?, now).usable;
+            let mut contacts = targets.into_iter().filter_map(|id| location.get(id, now));
+            contacts.find(|contact| is_it(device(*contact)))?.flow
+        });
+        found
+    }
+
+    fn is_trusted(&self, source: IpAddr) -> bool {
+        self.limits.is_trusted(source)
+    }
+
+    fn is_known(&self, flow: &Flow, paths: &Paths, now: Time) -> bool {
+        self.is_trusted(flow.remote.ip())
+            || self.location.on_flow(flow, paths, now).next().is_some()
+            || self.edge.location().on_flow(flow, paths, now).next().is_some()
     }
 
     fn may_call(&self, caller: &str, destination: &str) -> bool {
@@ -285,7 +311,7 @@ impl Registry for Directory {
     }
 
     fn authorize(&mut self, request: &Message, flow: &Flow, now: Time) -> Verdict {
-        if self.is_trusted(flow) {
+        if self.is_trusted(flow.remote.ip()) {
             return Verdict::Trusted;
         }
         let mut aor = std::mem::take(&mut self.aor);
@@ -328,16 +354,20 @@ impl Registry for Directory {
             // The core asks about other domains only where the listener's role is outbound.
             return match uri.filter(|uri| !self.registrar.is_ourselves(uri, local)) {
                 None => Registered::Answer(Answer::new(403, "Forbidden")),
-                Some(_) => match self.edge.forward(request, flow, local, now) {
-                    Ok((edits, ticket)) => Registered::Forward { edits, ticket },
-                    Err(refused) => Registered::Answer(Answer::new(refused.code, refused.reason)),
-                },
+                Some(registrar) => {
+                    let next = self.plan.next_hops(registrar.host);
+                    let towards = next.first().and_then(|next| Uri::parse(next)).unwrap_or(registrar);
+                    match self.edge.forward(request, flow, local, &towards, now) {
+                        Ok((edits, ticket)) => Registered::Forward { edits, ticket, next },
+                        Err(refused) => Registered::Answer(Answer::new(refused.code, refused.reason)),
+                    }
+                }
             };
         };
         if let Some(refused) = self.registrar.unsupported(request) {
             return Registered::Answer(given(&refused));
         }
-        let trusted = self.is_trusted(flow);
+        let trusted = self.is_trusted(flow.remote.ip());
         let user = if trusted || !self.must_authenticate(domain) {
             None
         } else {
@@ -451,6 +481,7 @@ impl Office for Directory {
     /// Registrations, bans and nonces stay.
     fn configure(&mut self, setup: &Setup, paths: &mut Paths, now: Time) {
         let config = setup.config.clone();
+        self.plan = DialPlan::new(&config);
         self.domains = Domains::new(&config.domains);
         self.users = setup.users.clone();
         self.registrar.configure(registrar_settings(&config));
@@ -528,6 +559,13 @@ impl Directory {
         self.location.set_fixed(&wanted, paths, now);
     }
 
+    /// The addresses of record that a URI can mean: one here, and one at a registrar elsewhere.
+    fn aors(&self, uri: &Uri<'_>) -> [Option<String>; 2] {
+        let mut here = String::new();
+        let is_here = self.domains.aor(uri, &mut here).is_some();
+        [is_here.then_some(here), edge::aor(uri, uri)]
+    }
+
     fn found(&self, id: ContactId, now: Time) -> Option<Found> {
         let contact = self.location.get(id, now)?;
         Some(Found {
@@ -550,6 +588,13 @@ impl Directory {
     fn only_domain(&self, request: &Message) -> Option<DomainId> {
         let to = request.to()?.parsed()?;
         self.domains.find(to.host)
+    }
+}
+
+fn device(contact: Contact<'_>) -> Device<'_> {
+    Device {
+        aor: contact.aor,
+        name: contact.instance().unwrap_or(contact.uri),
     }
 }
 

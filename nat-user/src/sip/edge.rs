@@ -137,11 +137,13 @@ impl Edge {
     }
 
     /// A REGISTER for a registrar elsewhere that came to an outbound listener: what changes in it, and the ticket for [`Edge::answered`].
+    /// `towards`: the URI that it is sent by, the request URI or what the dial plan says.
     pub fn forward(
         &mut self,
         request: &Message,
         flow: &Flow,
         local: SocketAddr,
+        towards: &Uri<'_>,
         now: Time,
     ) -> Result<(Edits, u64), Refusal> {
         let refuse = |code, reason| Err(Refusal { code, reason });
@@ -154,7 +156,7 @@ impl Edge {
         let Some(aor) = aor(&to, &registrar) else {
             return refuse(400, "To Names No User");
         };
-        let Some(place) = self.outside(&registrar, flow) else {
+        let Some(place) = self.outside(towards, flow) else {
             return refuse(503, "No Listener Towards the Registrar");
         };
         let mut edits = Edits::new();
@@ -349,16 +351,16 @@ impl Edge {
             .is_some_and(|id| self.location.get(*id, Time(0)).is_some())
     }
 
-    /// The listener that the registrar shall reach us at.
-    fn outside(&self, registrar: &Uri<'_>, flow: &Flow) -> Option<&Place> {
+    /// The listener that the registrar shall reach us at. `towards`: a URI that leads to it.
+    fn outside(&self, towards: &Uri<'_>, flow: &Flow) -> Option<&Place> {
         // Where the name will lead is not known yet; it is most likely out.
         let outside = [
             IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
             IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
         ];
-        let first = registrar.transport().unwrap_or(Transport::Udp);
+        let first = towards.transport().unwrap_or(Transport::Udp);
         let transports = [first, Transport::Udp, Transport::Tcp, Transport::Tls];
-        let to = registrar.address();
+        let to = towards.address();
         let choices = transports.into_iter().flat_map(|transport| {
             let to = to.into_iter().chain(outside.into_iter().filter(|_| to.is_none()));
             to.map(move |to| (transport, to))
@@ -479,8 +481,8 @@ impl Token {
     }
 }
 
-/// `user@host`, and the registrar where that is another host.
-fn aor(to: &Uri<'_>, registrar: &Uri<'_>) -> Option<String> {
+/// `user@host`, and the registrar where that is another host: the name of an address of record that is registered elsewhere.
+pub fn aor(to: &Uri<'_>, registrar: &Uri<'_>) -> Option<String> {
     let user = to.user_text().filter(|user| !user.is_empty() && to.is_sip())?;
     let host = |uri: &Uri<'_>| String::from_utf8_lossy(uri.host).to_ascii_lowercase();
     let (own, at) = (host(to), host(registrar));

@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 
 use super::{
     command::{Command, Input},
-    core::{Beginning, Core, desk::path_label, seam::Registry},
+    core::{Beginning, Core, seam::Registry},
     directory::{self, Directory},
     flow::Flow,
     limits::Ban,
@@ -156,7 +156,7 @@ impl<R: Office> Engine<R> {
         } = list;
         let mut found = Vec::new();
         let next = self.core.paths.page(from.0, look_at, |path| {
-            let state = path_label(path.state).name();
+            let state = path.state.name();
             if filter.matches(state, records::canonical(path.flow.remote), path.down_since.is_some()) {
                 found.push(records::path(&path, self.core.here(), now));
             }

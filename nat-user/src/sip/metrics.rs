@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::message::Method;
+use super::{message::Method, path};
 
 /// An enum whose values index the arrays below, each with the name that it has in metrics.
 macro_rules! labels {
@@ -45,16 +45,6 @@ labels! {
         Completed = "completed",
         Accepted = "accepted",
         Confirmed = "confirmed",
-    }
-}
-
-labels! {
-    /// The states of a mapped path: what holds it open. A subscription counts as a registration.
-    PathLabel {
-        Idle = "idle",
-        Registration = "registration",
-        DialogAndRegistration = "dialog-and-registration",
-        Dialog = "dialog",
     }
 }
 
@@ -150,6 +140,8 @@ pub struct SipMetrics {
     pub retransmissions_in: u64,
     /// Transaction timers that fired.
     pub timers: [u64; TimerLabel::COUNT],
+    /// DNS look-ups that nobody answered in time (64 × T1).
+    pub queries_unanswered: u64,
     /// What was refused or given up.
     pub refused: [u64; Refusal::COUNT],
     /// From a request (not INVITE, not ACK) to its final response.
@@ -185,6 +177,7 @@ impl Default for SipMetrics {
             retransmissions_out: 0,
             retransmissions_in: 0,
             timers: [0; TimerLabel::COUNT],
+            queries_unanswered: 0,
             refused: [0; Refusal::COUNT],
             response_time: Histogram::default(),
             invite_time: Histogram::default(),
@@ -244,8 +237,8 @@ pub struct SipGauges {
     pub registrations_behind_nat: u64,
     /// Addresses of record with at least one contact.
     pub aors: u64,
-    /// Paths by [`PathLabel`].
-    pub paths: [u64; PathLabel::COUNT],
+    /// Paths by [`State`](path::State).
+    pub paths: [u64; path::State::ALL.len()],
     /// Those of them that are down.
     pub paths_down: u64,
     /// Dialogs that are followed: calls that are set up or established, subscriptions.

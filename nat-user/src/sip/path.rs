@@ -88,7 +88,7 @@ pub struct PathInfo<'a> {
     pub uri: Option<&'a [u8]>,
 }
 
-/// Who holds a path (`mission.md` S4).
+/// What holds a path open. A subscription counts as a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -110,6 +110,16 @@ impl State {
         State::DialogAndRegistration,
         State::Dialog,
     ];
+
+    /// As it is called in lists and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Idle => "idle",
+            State::Registration => "registration",
+            State::DialogAndRegistration => "dialog-and-registration",
+            State::Dialog => "dialog",
+        }
+    }
 }
 
 /// What a prompt is made of.

@@ -33,6 +33,9 @@ pub struct Target {
     /// Route values that are put in front, separated by commas (RFC 3327 section 5.3); often empty.
     pub path: Bytes,
     pub way: Way,
+    /// URIs that say where it is sent, where no Route does: the request URI stays (RFC 3261 section 16.6 item 7: a place that local policy
+    /// names). The first one last; one is tried after the other, until one is reached.
+    pub next: Vec<Bytes>,
     /// Thousandths.
     pub q: u16,
     /// The contact of the location service, if it is one.
@@ -53,6 +56,7 @@ impl Target {
             },
             uri: Some(found.uri),
             path: found.path,
+            next: Vec::new(),
             q: found.q,
             contact: found.contact,
         }
@@ -64,8 +68,18 @@ impl Target {
             uri,
             path: Bytes::new(),
             way: Way::Uri,
+            next: Vec::new(),
             q: 1000,
             contact: None,
+        }
+    }
+
+    /// As it is, to the first of these places that is reached; without any, by Route and request URI.
+    pub fn by_next_hops(mut next: Vec<Bytes>) -> Target {
+        next.reverse();
+        Target {
+            next,
+            ..Target::by_uri(None)
         }
     }
 }

@@ -56,6 +56,18 @@ impl DialPlan {
         let uris = rule.to.iter().map(|to| with_user(to, &number)).collect();
         Some(Dial { uris })
     }
+
+    /// Where requests for a domain that name no user go, such as REGISTER (RFC 3261 section 10.2): the places of the first rule for it that takes
+    /// any user, tried one after the other. Empty: there is none, and DNS says where.
+    pub fn next_hops(&self, domain: &[u8]) -> Vec<Bytes> {
+        let is_for = |rule: &&Route| {
+            let name = rule.domain.as_ref();
+            rule.prefix.is_empty() && name.is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(domain))
+        };
+        let rule = self.rules.iter().find(is_for);
+        let places = rule.into_iter().flat_map(|rule| &rule.to);
+        places.map(|to| Bytes::copy_from_slice(to.as_bytes())).collect()
+    }
 }
 
 /// Puts a user into a SIP URI that has none.
@@ -134,5 +146,28 @@ mod tests {
             dial("sip:112@net.com", true, true),
             Some(vec!["sip:112@psap.example".to_owned()])
         );
+    }
+
+    #[test]
+    fn requests_without_a_user_find_their_domain() {
+        let plan = DialPlan {
+            rules: vec![
+                rule("00", Some("provider.example"), 2, "+", &["sip:gateway.example"]),
+                rule("", None, 0, "", &["sip:192.0.2.8"]),
+                rule(
+                    "",
+                    Some("provider.example"),
+                    0,
+                    "",
+                    &["sip:192.0.2.9;transport=tcp", "sip:192.0.2.10"],
+                ),
+            ],
+            emergency: None,
+        };
+        assert_eq!(
+            plan.next_hops(b"PROVIDER.example"),
+            [&b"sip:192.0.2.9;transport=tcp"[..], b"sip:192.0.2.10"]
+        );
+        assert!(plan.next_hops(b"other.example").is_empty());
     }
 }

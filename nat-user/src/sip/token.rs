@@ -14,8 +14,10 @@ use super::flow::{ConnectionId, Flow, ListenerId, Transport};
 
 /// How much of the HMAC is kept: as much as RFC 5626 section 5.2 has in its example.
 const MAC: usize = 10;
-/// The longest content: kind, listener, address, port, connection.
-const CONTENT: usize = 1 + 2 + 16 + 2 + 8;
+/// The longest content: kind, listener, address, port, device, connection.
+const CONTENT: usize = 1 + 2 + 16 + 2 + TAG + 8;
+/// How much of an HMAC names a device. Only devices of one address of record must be told apart.
+const TAG: usize = 8;
 
 /// A token that nobody here has made, or for another use or dialog than this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +28,25 @@ pub struct Forged;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowToken {
     pub flow: Flow,
+}
+
+/// Stands for a device in a token: a keyed hash of what its registration says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceTag([u8; TAG]);
+
+/// The side of a dialog that a token of [`Tokens::write_dialog`] leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// Where its messages came from when the dialog was made.
+    pub flow: Flow,
+    /// Whose flow that was, if it was a registered device's: where that is registered later, requests find it when the flow is gone.
+    pub device: Option<DeviceTag>,
+}
+
+impl From<Flow> for Side {
+    fn from(flow: Flow) -> Side {
+        Side { flow, device: None }
+    }
 }
 
 /// Makes and reads tokens.
@@ -65,7 +86,7 @@ impl Tokens {
     /// flow always has the same token.
     pub fn flow_token(&self, flow: &Flow) -> String {
         let mut out = Vec::with_capacity(64);
-        self.write(Use::Flow, Some(flow), b"", &mut out);
+        self.write(Use::Flow, Some(&Side::from(*flow)), b"", &mut out);
         // Base64 is ASCII.
         String::from_utf8(out).unwrap_or_default()
     }
@@ -73,25 +94,39 @@ impl Tokens {
     /// Reads a token of [`Tokens::flow_token`].
     pub fn parse(&self, token: &[u8]) -> Result<FlowToken, Forged> {
         match self.read(Use::Flow, token, b"")? {
-            Some(flow) => Ok(FlowToken { flow }),
+            Some(side) => Ok(FlowToken { flow: side.flow }),
             None => Err(Forged),
         }
     }
 
     /// Appends a token for Record-Route, which only requests with this Call-ID can use. `None`: no flow is named, the request goes by its next
     /// route or its request URI; the token proves that we took part in the dialog.
-    pub fn write_dialog(&self, call_id: &[u8], flow: Option<&Flow>, out: &mut Vec<u8>) {
-        self.write(Use::Dialog, flow, call_id, out);
+    pub fn write_dialog(&self, call_id: &[u8], side: Option<&Side>, out: &mut Vec<u8>) {
+        self.write(Use::Dialog, side, call_id, out);
     }
 
     /// Reads a token of [`Tokens::write_dialog`].
-    pub fn parse_dialog(&self, token: &[u8], call_id: &[u8]) -> Result<Option<Flow>, Forged> {
+    pub fn parse_dialog(&self, token: &[u8], call_id: &[u8]) -> Result<Option<Side>, Forged> {
         self.read(Use::Dialog, token, call_id)
     }
 
-    fn write(&self, purpose: Use, flow: Option<&Flow>, bound_to: &[u8], out: &mut Vec<u8>) {
+    /// The tag of a device: of its address of record and of what tells it from others there. The same over restarts.
+    pub fn device(&self, aor: &str, name: &[u8]) -> DeviceTag {
+        let mut mac = self.key.clone();
+        mac.update(b"sipnat device ");
+        // The length keeps the two apart.
+        mac.update(&(aor.len() as u32).to_be_bytes());
+        mac.update(aor.as_bytes());
+        mac.update(name);
+        let mac = mac.finalize().into_bytes();
+        let mut tag = [0; TAG];
+        tag.copy_from_slice(&mac[..TAG]);
+        DeviceTag(tag)
+    }
+
+    fn write(&self, purpose: Use, side: Option<&Side>, bound_to: &[u8], out: &mut Vec<u8>) {
         let mut content = [0; CONTENT + MAC];
-        let length = encode(flow, &mut content);
+        let length = encode(side, &mut content);
         let mac = self.mac(purpose, &content[..length], bound_to).finalize().into_bytes();
         content[length..length + MAC].copy_from_slice(&mac[..MAC]);
         out.extend_from_slice(purpose.prefix());
@@ -105,7 +140,7 @@ impl Tokens {
         out.truncate(start + written);
     }
 
-    fn read(&self, purpose: Use, token: &[u8], bound_to: &[u8]) -> Result<Option<Flow>, Forged> {
+    fn read(&self, purpose: Use, token: &[u8], bound_to: &[u8]) -> Result<Option<Side>, Forged> {
         let text = token.strip_prefix(purpose.prefix()).ok_or(Forged)?;
         let mut content = [0; (CONTENT + MAC).div_ceil(3) * 3];
         let length = URL_SAFE_NO_PAD.decode_slice(text, &mut content).map_err(|_| Forged)?;
@@ -138,9 +173,10 @@ pub fn is_dialog_token(user: &[u8]) -> bool {
     user.starts_with(Use::Dialog.prefix())
 }
 
-/// Kind (0: no flow; else transport, and 4 for IPv6), listener, address, port, and for streams the connection without its leading zeros.
-fn encode(flow: Option<&Flow>, out: &mut [u8]) -> usize {
-    let Some(flow) = flow else {
+/// Kind (0: no flow; else transport, and 4 for IPv6, 8 for a device), listener, address, port, the device, and for streams the connection
+/// without its leading zeros.
+fn encode(side: Option<&Side>, out: &mut [u8]) -> usize {
+    let Some(Side { flow, device }) = side else {
         return 1;
     };
     let mut length = 1;
@@ -154,6 +190,9 @@ fn encode(flow: Option<&Flow>, out: &mut [u8]) -> usize {
         IpAddr::V6(ip) => put(&ip.octets()),
     }
     put(&flow.remote.port().to_be_bytes());
+    if let Some(DeviceTag(tag)) = device {
+        put(tag);
+    }
     let connection = flow.connection.0;
     put(&connection.to_be_bytes()[connection.leading_zeros() as usize / 8..]);
     let transport = match flow.transport {
@@ -161,12 +200,12 @@ fn encode(flow: Option<&Flow>, out: &mut [u8]) -> usize {
         Transport::Tcp => 2,
         Transport::Tls => 3,
     };
-    out[0] = transport | u8::from(flow.remote.is_ipv6()) << 2;
+    out[0] = transport | u8::from(flow.remote.is_ipv6()) << 2 | u8::from(device.is_some()) << 3;
     length
 }
 
 /// What [`encode`] has written. `None`: something else.
-fn decode(content: &[u8]) -> Option<Option<Flow>> {
+fn decode(content: &[u8]) -> Option<Option<Side>> {
     let (&kind, rest) = content.split_first()?;
     if kind == 0 {
         return rest.is_empty().then_some(None);
@@ -186,13 +225,21 @@ fn decode(content: &[u8]) -> Option<Option<Flow>> {
         (IpAddr::V6(Ipv6Addr::from(*ip)), rest)
     };
     let (port, rest) = rest.split_first_chunk()?;
+    let (device, rest) = match kind & 8 {
+        0 => (None, rest),
+        _ => {
+            let (tag, rest) = rest.split_first_chunk()?;
+            (Some(DeviceTag(*tag)), rest)
+        }
+    };
     let connection = rest.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-    Some(Some(Flow {
+    let flow = Flow {
         listener: ListenerId(u16::from_be_bytes(*listener)),
         transport,
         remote: SocketAddr::new(ip, u16::from_be_bytes(*port)),
         connection: ConnectionId(connection),
-    }))
+    };
+    Some(Some(Side { flow, device }))
 }
 
 #[cfg(test)]
@@ -219,17 +266,34 @@ mod tests {
             assert_eq!(tokens.parse(token.as_bytes()), Ok(FlowToken { flow }), "{token}");
             assert_eq!(Tokens::new(b"secret").flow_token(&flow), token, "stable");
             assert!(looks_like_token(token.as_bytes()));
-            let mut dialog = Vec::new();
-            tokens.write_dialog(b"call@x", Some(&flow), &mut dialog);
-            assert_eq!(tokens.parse_dialog(&dialog, b"call@x"), Ok(Some(flow)));
-            assert_eq!(tokens.parse_dialog(&dialog, b"call@y"), Err(Forged));
-            assert_eq!(tokens.parse(&dialog), Err(Forged), "of the other kind");
+            for device in [None, Some(tokens.device("user@net.com", b"urn:uuid:1"))] {
+                let (side, mut dialog) = (Side { flow, device }, Vec::new());
+                tokens.write_dialog(b"call@x", Some(&side), &mut dialog);
+                assert_eq!(tokens.parse_dialog(&dialog, b"call@x"), Ok(Some(side)));
+                assert_eq!(tokens.parse_dialog(&dialog, b"call@y"), Err(Forged));
+                assert_eq!(tokens.parse(&dialog), Err(Forged), "of the other kind");
+            }
             assert_eq!(tokens.parse_dialog(token.as_bytes(), b""), Err(Forged));
         }
         let mut none = Vec::new();
         tokens.write_dialog(b"call@x", None, &mut none);
         assert_eq!(tokens.parse_dialog(&none, b"call@x"), Ok(None));
         assert!(tokens.flow_token(&flows()[0]).len() <= 30, "short");
+    }
+
+    #[test]
+    fn devices_are_told_apart() {
+        let tokens = Tokens::new(b"secret");
+        let device = tokens.device("user@net.com", b"urn:uuid:1");
+        assert_eq!(Tokens::new(b"secret").device("user@net.com", b"urn:uuid:1"), device);
+        assert_ne!(Tokens::new(b"other").device("user@net.com", b"urn:uuid:1"), device);
+        for (aor, name) in [
+            ("user@net.com", "urn:uuid:2"),
+            ("bob@net.com", "urn:uuid:1"),
+            ("user@net.comurn", ":uuid:1"),
+        ] {
+            assert_ne!(tokens.device(aor, name.as_bytes()), device, "{aor} {name}");
+        }
     }
 
     #[test]

@@ -11,9 +11,14 @@ pub mod server;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{core::arena::Id, time::Time};
+use super::{
+    command::QueryId,
+    core::arena::Id,
+    flow::{ConnectionId, Flow},
+    time::Time,
+};
 
 /// The timers of RFC 3261 table 4 that are configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +58,37 @@ pub enum Due {
     Client(Id),
     Context(Id),
     Dialog(Id),
+    /// A look-up that nobody has answered.
+    Query(QueryId),
+}
+
+/// Which transactions depend on a stream connection.
+#[derive(Debug, Default)]
+struct ByConnection(BTreeSet<(ConnectionId, Id)>);
+
+impl ByConnection {
+    /// It depends on the connection of this flow, if it has one.
+    fn add(&mut self, flow: &Flow, id: Id) {
+        if flow.transport.reliable() {
+            self.0.insert((flow.connection, id));
+        }
+    }
+
+    fn remove(&mut self, flow: &Flow, id: Id) {
+        if flow.transport.reliable() {
+            self.0.remove(&(flow.connection, id));
+        }
+    }
+
+    /// Those that depend on the connection of this flow.
+    fn of(&self, flow: &Flow) -> Vec<Id> {
+        let id = |number| Id {
+            index: number,
+            serial: number,
+        };
+        let range = (flow.connection, id(0))..=(flow.connection, id(u32::MAX));
+        self.0.range(range).map(|(_, id)| *id).collect()
+    }
 }
 
 /// When a message goes out again: after `interval`, which doubles up to a limit.

@@ -24,6 +24,7 @@ pub use sip::MemorySip;
 use tokio::sync::oneshot;
 
 pub const EXTERNAL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+pub const REMOTE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 
 /// The in-memory NAT: `bindings` dynamic bindings, spread over hosts 10.0.0.0 and up, and runtime forwards.
 #[derive(Default)]
@@ -50,6 +51,7 @@ impl MemoryService {
             created_s: 60,
             filtering: Filtering::EndpointIndependent,
             sessions: Some(1),
+            remotes: vec![SocketAddrV4::new(REMOTE, 5060)],
             traffic: number.is_multiple_of(2).then_some(Traffic {
                 packets_out: 1,
                 bytes_out: 60,
@@ -73,6 +75,7 @@ impl MemoryService {
             created_s: 0,
             filtering: Filtering::EndpointIndependent,
             sessions: None,
+            remotes: Vec::new(),
             traffic: None,
         }
     }

@@ -18,6 +18,10 @@ pub const PROXY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(134, 56, 3, 1), 
 /// The NAT's timeout for UDP, seconds.
 pub const TIMEOUT: u32 = 20;
 
+/// For [`start_nat`]: a policy that refuses nothing of the document's story. Where there is one, sipnat keeps a session for each remote endpoint, also over UDP, so
+/// its table shows whom a binding is used with (106ii).
+pub const WITH_SESSIONS: &str = "[[policy.rule]]\naction = \"deny\"\nprotocol = \"udp\"\ndestination_ports = \"19\"\n";
+
 /// The lab with these addresses: `o1` is the proxy, `o2` (134.56.3.2) the caller. More can be added to it, but for inside hosts: the
 /// whole range of ports is the phone's.
 pub fn lab() -> LabBuilder {

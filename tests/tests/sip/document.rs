@@ -26,8 +26,18 @@ struct Scene {
 impl Scene {
     /// Everything but the phone's behaviour, which `account` adds.
     fn new(nat: Nat, server: impl Fn(Config) -> Config, account: impl Fn(Account) -> Account) -> Scene {
+        Scene::with_nat(nat, "", server, account)
+    }
+
+    /// The same with more for sipnat's configuration as the NAT.
+    fn with_nat(
+        nat: Nat,
+        toml: &str,
+        server: impl Fn(Config) -> Config,
+        account: impl Fn(Account) -> Account,
+    ) -> Scene {
         let lab = document::lab().build().unwrap();
-        let nat = document::start_nat_with_timeout(&lab, nat, "", TIMEOUT).unwrap();
+        let nat = document::start_nat_with_timeout(&lab, nat, toml, TIMEOUT).unwrap();
         let config = Server::config(DOMAIN).user("user", "secret").user("caller", "secret2");
         let server = server(config).start(lab.o(1)).unwrap();
         assert_eq!(server.endpoint, PROXY);
@@ -69,12 +79,23 @@ impl Scene {
         self.phone.hears(620).unwrap();
     }
 
-    /// The binding of the phone's signalling, if sipnat is the NAT and knows one.
+    /// The binding of the phone's signalling, if sipnat is the NAT and knows one: its external endpoint.
     fn binding(&self) -> Option<SocketAddrV4> {
+        Some(self.row()?["external"].as_str().unwrap().parse().unwrap())
+    }
+
+    /// The same as the table has it.
+    fn row(&self) -> Option<Value> {
         let bindings = self.nat.json(&["bindings", "--proto", "udp"]).unwrap();
         let of_the_phone = |binding: &&Value| binding["inside"] == PHONE.to_string();
-        let binding = bindings.as_array().unwrap().iter().find(of_the_phone)?;
-        Some(binding["external"].as_str().unwrap().parse().unwrap())
+        bindings.as_array().unwrap().iter().find(of_the_phone).cloned()
+    }
+
+    /// Whether the table says that the phone's signalling has to do with this endpoint (106ii).
+    fn row_names(&self, remote: SocketAddrV4) -> bool {
+        let row = self.row();
+        let remotes = row.as_ref().and_then(|row| row["remotes"].as_array());
+        remotes.is_some_and(|remotes| remotes.contains(&remote.to_string().into()))
     }
 }
 
@@ -224,13 +245,23 @@ fn without_either_the_phone_is_lost() {
 #[test]
 fn the_proxy_leaves_the_dialog() {
     let never = |config: Config| config.toml(&format!("{PROMPTS}[sip.proxy]\nrecord_route = \"never\"\n"));
-    let scene = Scene::new(Nat::Sipnat, never, |account| account);
+    let scene = Scene::with_nat(Nat::Sipnat, document::WITH_SESSIONS, never, |account| account);
+    let caller = SocketAddrV4::new(scene.lab.o(2).ip, 5060);
+    assert!(
+        scene.row_names(PROXY) && !scene.row_names(caller),
+        "106i: {:?}",
+        scene.row()
+    );
     let capture = Capture::host(scene.lab.o(2)).unwrap();
     scene.connect();
     scene.both_are_heard();
     scene.caller.hang_up().unwrap();
     scene.phone.closed().unwrap();
-    let caller = SocketAddrV4::new(scene.lab.o(2).ip, 5060);
+    assert!(
+        scene.row_names(caller),
+        "106ii, with the caller's endpoint: {:?}",
+        scene.row()
+    );
     let way = |method: &str| -> Vec<(SocketAddrV4, SocketAddrV4)> {
         let packets = capture.packets();
         let of_the_method = packets.iter().filter(|p| p.payload().starts_with(method.as_bytes()));

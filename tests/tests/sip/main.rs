@@ -6,6 +6,7 @@
 
 mod abuse;
 mod calls;
+mod connections;
 mod document;
 mod down;
 mod files;

@@ -6,24 +6,35 @@ use tests::sip::Transport;
 use tests::sip::baresip::Phone;
 use tests::sip::document;
 use tests::sip::kamailio::Kamailio;
-use tests::sip::server::Server;
+use tests::sip::server::{Config, Server};
 use tests::sip::sipp::Sipp;
 
 use crate::{DOMAIN, PROMPTS};
 
 #[test]
 fn a_phone_registers_elsewhere_through_the_outbound_proxy_and_is_called() {
+    // RFC 3263: the way to the domain is in the DNS.
+    through_the_outbound_proxy(|config, lab| config.line(&format!("dns = [\"{}\"]", lab.o(2).ip)));
+}
+
+#[test]
+fn the_dial_plan_says_where_the_registrar_is() {
+    through_the_outbound_proxy(|config, lab| {
+        config.toml(&format!(
+            "[[sip.route]]\ndomain = {DOMAIN:?}\nto = [\"sip:{}\"]\n",
+            lab.o(3).ip
+        ))
+    });
+}
+
+fn through_the_outbound_proxy(finds_it: impl Fn(Config, &Lab) -> Config) {
     let lab = document::lab().outside_hosts(3).build().unwrap();
     let _nat = document::start_nat(&lab, Nat::Nftables, "").unwrap();
     let registrar = Kamailio::config(DOMAIN).user("user", "secret").start(lab.o(3)).unwrap();
-    // RFC 3263: the way to the domain is in the DNS.
     let names = [Record::A(DOMAIN, lab.o(3).ip)];
     let _dns = programs::dns(lab.o(2), &names).unwrap();
     let outbound = Server::config("").role("outbound").toml(PROMPTS);
-    let outbound = outbound
-        .line(&format!("dns = [\"{}\"]", lab.o(2).ip))
-        .start(lab.o(1))
-        .unwrap();
+    let outbound = finds_it(outbound, &lab).start(lab.o(1)).unwrap();
 
     let phone = Phone::account("user", DOMAIN).password("secret");
     let phone = phone

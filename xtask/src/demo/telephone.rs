@@ -66,7 +66,7 @@ pub fn run() -> Result<String> {
 fn tell(nat: Nat, act: Act) -> Result<String> {
     let mut story = String::new();
     let lab = document::lab().build()?;
-    let running = document::start_nat(&lab, nat, "")?;
+    let running = document::start_nat(&lab, nat, document::WITH_SESSIONS)?;
     let proxy = start_proxy(&lab, act)?;
 
     let every = match act {

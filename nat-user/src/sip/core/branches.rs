@@ -4,11 +4,11 @@ use std::{collections::VecDeque, net::IpAddr};
 
 use bytes::Bytes;
 
-use super::{Core, Id, Waiting, seam::Registry};
+use super::{Core, Id, queries::Waiting, seam::Registry};
 use crate::{
     config::sip::Fork,
     sip::{
-        command::{Command, Destination, Hop, QueryId, SendError},
+        command::{Command, Destination, Hop, SendError},
         flow::{Flow, Transport},
         message::{Message, Method, NameAddr, Uri, reply::Reply},
         metrics::TimerLabel,
@@ -83,28 +83,23 @@ impl<R: Registry> Core<R> {
             }
             Way::Uri => {
                 let server = context.server;
-                let (came, path, uri) = (context.flow, branch.target.path.clone(), branch.target.uri.clone());
+                let came = context.flow;
                 let Some(server) = self.servers.get(server) else { return };
                 let message = &server.request;
-                match self.next_hop_or_target(message, &context.routing, uri.as_deref(), &path) {
+                match self.next_hop_or_target(message, &context.routing, &branch.target) {
                     Next::Hops(hops) => {
                         let hops = self.prefer_stream(message, hops);
                         self.try_hops(id, index, hops, &came, now, out);
                     }
                     Next::Resolve(target) => {
-                        self.last_query += 1;
-                        let query = QueryId(self.last_query);
-                        self.queries.insert(
-                            query,
-                            Waiting::Branch {
-                                context: id,
-                                branch: index,
-                            },
-                        );
+                        let waiting = Waiting::Branch {
+                            context: id,
+                            branch: index,
+                        };
+                        let query = self.look_up(waiting, target, now, out);
                         if let Some(branch) = self.branch_mut(id, index) {
                             branch.query = Some(query);
                         }
-                        out.push(Command::Resolve { query, target });
                     }
                     Next::Scheme => self.over(id, index, Best::Own(416)),
                 }
@@ -132,6 +127,18 @@ impl<R: Registry> Core<R> {
         self.settle(id, now, out);
     }
 
+    /// The places that a name stands for were not found in time (section 21.4.9).
+    pub(super) fn unresolved(&mut self, id: Id, index: usize, now: Time, out: &mut Vec<Command>) {
+        let Some(branch) = self.branch_mut(id, index) else {
+            return;
+        };
+        branch.query = None;
+        if !self.next_uri(id, index, now, out) {
+            self.over(id, index, Best::Own(408));
+        }
+        self.settle(id, now, out);
+    }
+
     fn try_hops(&mut self, id: Id, index: usize, mut hops: Vec<Hop>, came: &Flow, now: Time, out: &mut Vec<Command>) {
         hops.reverse();
         let Some(branch) = self.branch_mut(id, index) else {
@@ -148,13 +155,27 @@ impl<R: Registry> Core<R> {
     fn next_place(&mut self, id: Id, index: usize, came: &Flow, now: Time, out: &mut Vec<Command>) -> bool {
         loop {
             let Some(hop) = self.branch_mut(id, index).and_then(|branch| branch.hops.pop()) else {
-                return false;
+                return self.next_uri(id, index, now, out);
             };
             if let Some(listener) = self.here.choose(hop.transport, hop.address.ip(), came) {
                 self.send(id, index, Destination::Hop { listener, hop }, now, out);
                 return true;
             }
         }
+    }
+
+    /// Goes on with the next of the places that the dial plan names for a branch. False: there is none.
+    fn next_uri(&mut self, id: Id, index: usize, now: Time, out: &mut Vec<Command>) -> bool {
+        let Some(branch) = self.branch_mut(id, index) else {
+            return false;
+        };
+        branch.target.next.pop();
+        if branch.target.next.is_empty() {
+            return false;
+        }
+        branch.proceeding = false;
+        self.start_branch(id, index, now, out);
+        true
     }
 
     fn send(&mut self, id: Id, index: usize, to: Destination, now: Time, out: &mut Vec<Command>) {
@@ -176,11 +197,14 @@ impl<R: Registry> Core<R> {
         };
         let record_route = if context.record {
             let callee = match &branch.target.way {
-                Way::Flow { flow, token: true, .. } => Some(flow),
+                Way::Flow { flow, token: true, .. } => Some(self.side(flow, server.request.to(), now)),
                 _ => None,
             };
-            let caller = context.caller_token.then_some(&context.flow);
-            forward::record_route(&self.tokens, &server.request, (came_at, caller), (from, callee))
+            let caller = context
+                .caller_token
+                .then(|| self.side(&context.flow, server.request.from(), now));
+            let (caller, callee) = ((came_at, caller.as_ref()), (from, callee.as_ref()));
+            forward::record_route(&self.tokens, &server.request, caller, callee)
         } else {
             Vec::new()
         };
@@ -231,17 +255,31 @@ impl<R: Registry> Core<R> {
         {
             return;
         }
-        let on_flow = matches!(
-            self.clients.get(client).map(|client| &client.to),
-            Some(Destination::Flow(_))
-        );
         self.clients.remove(client);
-        let code = match reason {
-            SendError::TooLarge => 513,
-            _ if on_flow => 430,
-            _ => 503,
+        let failed = match reason {
+            SendError::TooLarge => Best::Own(513),
+            _ => self.transport_error(id, index),
         };
-        self.elsewhere(id, index, Best::Own(code), now, out);
+        self.elsewhere(id, index, failed, now, out);
+    }
+
+    /// A connection has ended, and with it what was under way on it (sections 17.1.4 and 17.2.4).
+    pub(super) fn strand(&mut self, flow: &Flow, now: Time, out: &mut Vec<Command>) {
+        for client in self.clients.on(flow) {
+            if self.clients.strand(client, &mut self.timers, now) {
+                self.send_failed(client, SendError::Unreachable, now, out);
+            }
+        }
+        self.servers.strand(flow, &self.connections, out);
+    }
+
+    /// What it means that a branch could not be sent: as if its place had answered 503 (section 16.9), or 430 if it was a flow (RFC 5626
+    /// section 5.3.1).
+    fn transport_error(&self, id: Id, index: usize) -> Best {
+        match self.branch(id, index).map(|(_, branch)| &branch.target.way) {
+            Some(Way::Flow { .. }) => Best::Own(430),
+            _ => Best::Own(503),
+        }
     }
 
     /// A place has failed: the next one of the branch is tried, or the branch ends so.
@@ -312,6 +350,10 @@ impl<R: Registry> Core<R> {
                 }
                 either(TimerLabel::B, TimerLabel::F)
             }
+            Fired::Stranded => {
+                let failed = self.transport_error(id, index);
+                return self.elsewhere(id, index, failed, now, out);
+            }
             Fired::Ended(state) => {
                 self.forget_client(id, index, client);
                 self.clean_up(id);
@@ -358,13 +400,14 @@ impl<R: Registry> Core<R> {
         };
         for branch in context.branches.iter_mut().filter(|branch| !branch.over) {
             branch.hops.clear();
+            branch.target.next.clear();
             match branch.client {
                 Some(client) => self.clients.cancel(client, &mut self.timers, now, out),
                 // It waits for a name only.
                 None => {
                     branch.over = true;
                     if let Some(query) = branch.query.take() {
-                        self.queries.remove(&query);
+                        self.queries.end(query);
                     }
                     Best::choose(&mut context.best, Best::Own(487));
                 }
@@ -400,9 +443,9 @@ impl<R: Registry> Core<R> {
             match context.best.take() {
                 Some(Best::Received { branch, message }) => self.give_best(id, branch, &message, now, out),
                 // Whoever has cancelled knows why nobody answers (section 9.1).
-                Some(Best::Own(408)) if context.cancelled => self.give_own(id, 487, now, out),
+                Some(Best::Own(_)) if context.cancelled => self.give_own(id, 487, now, out),
                 Some(Best::Own(code)) => {
-                    let named = context.routing.token.flow().is_some();
+                    let named = context.routing.token.side().is_some();
                     self.give_own(id, own_code(code, named), now, out);
                 }
                 None => {
@@ -488,20 +531,18 @@ impl<R: Registry> Core<R> {
         self.contexts.get_mut(id)?.branches.get_mut(index)
     }
 
-    /// Where a request goes that is on no flow: by the first Route that is left, else by the request URI (section 16.6 item 7).
-    pub(super) fn next_hop_or_target(
-        &self,
-        message: &Message,
-        routing: &Routing,
-        uri: Option<&[u8]>,
-        path: &[u8],
-    ) -> Next {
-        let uri = if let Some((first, _)) = forward::first_of_list(path) {
+    /// Where a request goes that is on no flow: by the first Route that is left, else where local policy says, else by the request URI
+    /// (section 16.6 item 7).
+    pub(super) fn next_hop_or_target(&self, message: &Message, routing: &Routing, target: &Target) -> Next {
+        let uri = if let Some((first, _)) = forward::first_of_list(&target.path) {
             first
         } else if let Some(next) = routing.next.and_then(|next| NameAddr::parse(message, next)) {
             next.uri
         } else {
-            uri.or(routing.uri.map(|span| message.text(span)))
+            let named = target.next.last().or(target.uri.as_ref());
+            named
+                .map(|uri| &uri[..])
+                .or(routing.uri.map(|span| message.text(span)))
                 .unwrap_or(message.request_uri())
         };
         let Some(target) = Uri::parse(uri).and_then(|uri| uri.target()) else {

@@ -2,8 +2,7 @@
 
 use super::{Core, seam::Registry};
 use crate::sip::{
-    metrics::{PathLabel, SipGauges, SipMetrics, TransactionLabel},
-    path,
+    metrics::{SipGauges, SipMetrics, TransactionLabel},
     transaction::{client, server},
 };
 
@@ -24,14 +23,12 @@ impl<R: Registry> Core<R> {
     /// What there is at the moment, but registrations and bans.
     pub fn gauges(&self) -> SipGauges {
         let mut gauges = SipGauges {
+            paths: self.paths.states(),
             paths_down: self.paths.down_count(),
             calls: self.dialogs.calls() as u64,
             subscriptions: self.dialogs.subscriptions() as u64,
             ..SipGauges::default()
         };
-        for (state, count) in path::State::ALL.into_iter().zip(self.paths.states()) {
-            gauges.paths[path_label(state) as usize] = count;
-        }
         for (_, server) in self.servers.iter() {
             gauges.server_transactions[server_label(server.state) as usize] += 1;
         }
@@ -39,16 +36,6 @@ impl<R: Registry> Core<R> {
             gauges.client_transactions[client_label(client.state, client.invite) as usize] += 1;
         }
         gauges
-    }
-}
-
-/// The name of a path's state.
-pub fn path_label(state: path::State) -> PathLabel {
-    match state {
-        path::State::Idle => PathLabel::Idle,
-        path::State::Registration => PathLabel::Registration,
-        path::State::DialogAndRegistration => PathLabel::DialogAndRegistration,
-        path::State::Dialog => PathLabel::Dialog,
     }
 }
 

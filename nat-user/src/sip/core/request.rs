@@ -6,14 +6,15 @@ use bytes::Bytes;
 use smallvec::smallvec;
 
 use super::{
-    Core, Waiting,
+    Core,
     branches::Next,
-    seam::{Answer, Lookup, Registered, Registry, Verdict},
+    queries::Waiting,
+    seam::{Answer, Device, Lookup, Registered, Registry, Verdict},
 };
 use crate::{
     config::sip::{Callers, Role},
     sip::{
-        command::{Command, Destination, Hop, QueryId},
+        command::{self, Command, Destination, Hop, QueryId},
         edge,
         flow::{Flow, Transport},
         message::{Edits, HeaderName, Message, Method, NameAddr, Uri, check, reply::Reply, uri::Scheme},
@@ -29,6 +30,7 @@ use crate::{
         route::Dial,
         time::Time,
         timers::Alarm,
+        token::Side,
         transaction::{client, key::Key, server::way_back},
     },
 };
@@ -118,6 +120,7 @@ impl<R: Registry> Core<R> {
             return;
         }
         self.metrics.request_in(method);
+        self.alias(&message, &flow, out);
         let emergency = self.is_emergency(&message);
         let incoming = Incoming {
             message,
@@ -131,6 +134,26 @@ impl<R: Registry> Core<R> {
             Ok(plan) => self.forward(incoming, *plan, now, out),
             Err(Outcome::Answer(answer)) => self.answer(&incoming, &answer, out),
             Err(Outcome::Ignore) => {}
+        }
+    }
+
+    /// RFC 5923 section 8.2: a peer offers its connection for what goes to the address in its Via. Over TLS its certificate says for which
+    /// domains that may be. Over TCP nothing proves that it is the one at that port of its address (section 9.3), so it is taken from trusted
+    /// peers only, which are known by the address alone.
+    fn alias(&mut self, message: &Message, flow: &Flow, out: &mut Vec<Command>) {
+        let trusted = || self.registry.is_trusted(flow.remote.ip());
+        let port = match flow.transport {
+            Transport::Udp => None,
+            Transport::Tcp | Transport::Tls => message
+                .via()
+                .filter(|via| via.params.has("alias"))
+                .filter(|_| flow.transport == Transport::Tls || trusted())
+                .map(|via| via.port.unwrap_or(flow.transport.default_port())),
+        };
+        let Some(port) = port else { return };
+        let address = SocketAddr::new(flow.remote.ip(), port);
+        if self.connections.alias(flow, address) {
+            out.push(Command::Alias { flow: *flow, address });
         }
     }
 
@@ -164,7 +187,6 @@ impl<R: Registry> Core<R> {
         if let Err(refused) = self.registry.admit(&incoming.flow, incoming.emergency, now) {
             return Err(refused.map_or(Outcome::Ignore, Outcome::Answer));
         }
-        self.take_alias(incoming, out);
         let uri = Uri::parse(message.request_uri());
         let Some(uri) = uri.filter(|uri| uri.scheme != Scheme::Other) else {
             return answer(416);
@@ -222,21 +244,6 @@ impl<R: Registry> Core<R> {
         Ok(plan)
     }
 
-    /// RFC 5923 section 8.2: the connection of a trusted peer serves for what goes to the address that its Via names. Others take nothing by it:
-    /// where clients show no certificates, nothing proves that the address is theirs (section 9.3).
-    fn take_alias(&self, incoming: &Incoming, out: &mut Vec<Command>) {
-        let flow = &incoming.flow;
-        let via = incoming.message.via().filter(|via| via.params.has("alias"));
-        if let Some(via) = via
-            && flow.transport == Transport::Tcp
-            && self.registry.is_trusted(flow)
-        {
-            let port = via.port.unwrap_or(flow.transport.default_port());
-            let address = SocketAddr::new(flow.remote.ip(), port);
-            out.push(Command::Alias { flow: *flow, address });
-        }
-    }
-
     /// Section 16.3 item 5: we support no extension that a proxy could be required to.
     fn check_requirements(&self, message: &Message) -> Result<(), Outcome> {
         if message.find(HeaderName::ProxyRequire).is_none() {
@@ -255,8 +262,12 @@ impl<R: Registry> Core<R> {
     fn find_targets(&mut self, incoming: &Incoming, uri: &Uri<'_>, plan: &mut Plan, now: Time) -> Result<(), Outcome> {
         let message = &incoming.message;
         match plan.routing.token {
-            Met::DialogFlow(flow) | Met::Edge(flow) => {
-                plan.targets = vec![self.on_flow(incoming, plan.routing.token, flow, now)?];
+            Met::DialogFlow(side) => {
+                plan.targets = vec![self.on_flow(self.current(message, side, now))?];
+                return Ok(());
+            }
+            Met::Edge(flow) => {
+                plan.targets = vec![self.on_flow(flow)?];
                 return Ok(());
             }
             // A remote target may be a user of ours (an address of record as Contact).
@@ -279,7 +290,7 @@ impl<R: Registry> Core<R> {
             && !self.is_ours(uri, incoming.local)
             && let Some(flow) = self.dialogs.peer(message)
         {
-            plan.targets = vec![self.on_flow(incoming, Met::None, flow, now)?];
+            plan.targets = vec![self.on_flow(flow)?];
             return Ok(());
         }
         // Contacts of the outbound role stand for their device, whoever sends.
@@ -291,7 +302,7 @@ impl<R: Registry> Core<R> {
             let Some((flow, contact)) = self.registry.edge(user) else {
                 return answer(430);
             };
-            let target = self.on_flow(incoming, Met::Edge(flow), flow, now)?;
+            let target = self.on_flow(flow)?;
             plan.targets = vec![Target {
                 uri: Some(contact),
                 ..target
@@ -335,16 +346,14 @@ impl<R: Registry> Core<R> {
         let ours =
             uri.scheme == Scheme::Tel || self.is_ours(uri, incoming.local) || self.registry.domain(uri.host).is_some();
         if !ours {
-            if let Some(dial) = self.plan.dial(uri, false, incoming.emergency) {
-                if !known {
-                    return answer(403);
-                }
-                return self.dial(incoming, dial, plan);
-            }
             if !known && !self.is_client(incoming, now) {
                 return answer(403);
             }
-            plan.targets = vec![Target::by_uri(None)];
+            match self.plan.dial(uri, false, incoming.emergency) {
+                Some(dial) => Self::dial(dial, plan),
+                None if uri.user.is_none() => plan.targets = vec![Target::by_next_hops(self.plan.next_hops(uri.host))],
+                None => plan.targets = vec![Target::by_uri(None)],
+            }
             return Ok(());
         }
         self.for_user(incoming, uri, known, plan, now)
@@ -378,7 +387,8 @@ impl<R: Registry> Core<R> {
                 if !known {
                     return answer(403);
                 }
-                return self.dial(incoming, dial, plan);
+                Self::dial(dial, plan);
+                return Ok(());
             }
             return answer(if lookup.down { 480 } else { 404 });
         }
@@ -398,38 +408,65 @@ impl<R: Registry> Core<R> {
     }
 
     /// By the dial plan: to one of several gateways, in their order.
-    fn dial(&mut self, _incoming: &Incoming, dial: Dial, plan: &mut Plan) -> Result<(), Outcome> {
+    fn dial(dial: Dial, plan: &mut Plan) {
         let count = dial.uris.len();
-        plan.targets = dial
-            .uris
-            .into_iter()
-            .enumerate()
+        let uris = dial.uris.into_iter().enumerate();
+        plan.targets = uris
             .map(|(place, uri)| Target {
                 // One after the other: each has a q of its own.
                 q: (count - place) as u16,
                 ..Target::by_uri(Some(uri))
             })
             .collect();
-        Ok(())
     }
 
     /// The flow that a request within a dialog goes out on: the one of its token, unless the device has moved since.
-    fn current(&self, message: &Message, token: Flow, now: Time) -> Flow {
-        let Some(leg) = self.dialogs.other_side(message).filter(|leg| leg.is_device) else {
-            return token;
+    fn current(&self, message: &Message, token: Side, now: Time) -> Flow {
+        let leg = self.dialogs.other_side(message).filter(|leg| leg.is_device);
+        let flow = match leg {
+            // Its own requests within the dialog come from there.
+            Some(leg) if leg.flow != token.flow => leg.flow,
+            Some(leg) => {
+                let registered = leg.contact.and_then(|contact| self.registry.flow_of(contact, now));
+                registered.unwrap_or(token.flow)
+            }
+            None => token.flow,
         };
-        if leg.flow != token {
-            return leg.flow; // its own requests within the dialog come from there
+        // A flow that is gone leads nowhere; and a datagram's can be gone without a sign if nobody has followed the dialog (a restart).
+        if self.flow_usable(&flow) && (leg.is_some() || flow.transport.reliable()) {
+            return flow;
         }
-        let registered = leg.contact.and_then(|contact| self.registry.flow_of(contact, now));
-        registered.unwrap_or(token)
+        self.registered(message, token, now).unwrap_or(flow)
     }
 
-    fn on_flow(&self, incoming: &Incoming, met: Met, flow: Flow, now: Time) -> Result<Target, Outcome> {
-        let flow = match met {
-            Met::DialogFlow(_) => self.current(&incoming.message, flow, now),
-            _ => flow,
-        };
+    /// The flow on which the device of a token is registered now. The token has proven which device that is; To only says where to look.
+    fn registered(&self, message: &Message, token: Side, now: Time) -> Option<Flow> {
+        let device = token.device?;
+        let is_it = |found: Device<'_>| self.tokens.device(found.aor, found.name) == device;
+        let uri = message.to()?.parsed()?;
+        if self.flow_usable(&token.flow)
+            && self
+                .registry
+                .device_on(&token.flow, Some(&uri), &self.paths, now)
+                .is_some_and(is_it)
+        {
+            return Some(token.flow); // one of several flows of the device
+        }
+        let found = self.registry.flow_of_device(&uri, &is_it, now);
+        found.filter(|flow| self.flow_usable(flow))
+    }
+
+    /// What a token says of the side of a dialog that is on this flow. `address`: From or To, whichever names it.
+    pub(super) fn side(&self, flow: &Flow, address: Option<NameAddr<'_>>, now: Time) -> Side {
+        let uri = address.and_then(|address| address.parsed());
+        let device = self.registry.device_on(flow, uri.as_ref(), &self.paths, now);
+        Side {
+            flow: *flow,
+            device: device.map(|device| self.tokens.device(device.aor, device.name)),
+        }
+    }
+
+    fn on_flow(&self, flow: Flow) -> Result<Target, Outcome> {
         if !self.flow_usable(&flow) {
             return answer(430);
         }
@@ -441,6 +478,7 @@ impl<R: Registry> Core<R> {
                 token: true,
                 nat: true,
             },
+            next: Vec::new(),
             q: 1000,
             contact: None,
         })
@@ -476,13 +514,13 @@ impl<R: Registry> Core<R> {
                 });
                 Err(Outcome::Ignore)
             }
-            Registered::Forward { edits, ticket } => {
+            Registered::Forward { edits, ticket, next } => {
                 if incoming.message.number(HeaderName::MaxForwards) == Some(0) {
                     return answer(483);
                 }
                 plan.edits = edits;
                 plan.register = Some(ticket);
-                plan.targets = vec![Target::by_uri(None)];
+                plan.targets = vec![Target::by_next_hops(next)];
                 Ok(plan)
             }
         }
@@ -582,10 +620,10 @@ impl<R: Registry> Core<R> {
             routing,
             loop_part,
         };
-        if let Some(token) = routing.token.flow() {
-            let token = self.current(message, token, now);
-            if self.flow_usable(&token) {
-                self.put_ack(&ack, Destination::Flow(token), out);
+        if let Some(side) = routing.token.side() {
+            let flow = self.current(message, side, now);
+            if self.flow_usable(&flow) {
+                self.put_ack(&ack, Destination::Flow(flow), out);
             }
             return;
         }
@@ -601,16 +639,25 @@ impl<R: Registry> Core<R> {
                 return;
             }
         }
-        match self.next_hop_or_target(message, &routing, None, b"") {
+        match self.next_hop_or_target(message, &routing, &Target::by_uri(None)) {
             Next::Hops(hops) => self.send_ack(ack, hops, out),
             Next::Resolve(target) => {
-                self.last_query += 1;
-                let query = QueryId(self.last_query);
-                self.queries.insert(query, Waiting::Ack(Box::new(ack)));
-                out.push(Command::Resolve { query, target });
+                self.look_up(Waiting::Ack(Box::new(ack)), target, now, out);
             }
             Next::Scheme => {}
         }
+    }
+
+    /// Has a name looked up, for as long as a request is tried at all (timers B and F).
+    pub(super) fn look_up(
+        &mut self,
+        waiting: Waiting,
+        target: command::Target,
+        now: Time,
+        out: &mut Vec<Command>,
+    ) -> QueryId {
+        let until = now + super::periods(&self.config).give_up();
+        self.queries.ask(waiting, target, until, &mut self.timers, out)
     }
 
     /// Sends an ACK to the first of these places.

@@ -100,7 +100,7 @@ impl<R: Registry> Core<R> {
         }
         // RFC 3263 section 4.3: another place may do better; RFC 5626 section 7: so may another flow.
         let again = match code {
-            503 => !branch.hops.is_empty(),
+            503 => !branch.hops.is_empty() || branch.target.next.len() > 1,
             408 | 430 => branch.target.contact.is_some(),
             _ => false,
         };

@@ -1,6 +1,6 @@
 //! What the proxy asks of those who know users and registrations.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
@@ -75,6 +75,14 @@ impl Answer {
     }
 }
 
+/// A device, as its registration names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device<'a> {
+    pub aor: &'a str,
+    /// What tells it from others of the address of record: its instance (RFC 5626 section 4.1), else its contact.
+    pub name: &'a [u8],
+}
+
 /// What is to be done with a REGISTER.
 #[derive(Clone, Debug)]
 pub enum Registered {
@@ -83,6 +91,8 @@ pub enum Registered {
     Forward {
         edits: Edits,
         ticket: u64,
+        /// URIs of the places that it is sent to, tried one after the other. Empty: by its Route and request URI.
+        next: Vec<Bytes>,
     },
 }
 
@@ -115,11 +125,18 @@ pub trait Registry {
         None
     }
 
+    /// The device that is registered on this flow, here or elsewhere through us: if there are several, the one whose address of record this
+    /// URI means.
+    fn device_on(&self, flow: &Flow, uri: Option<&Uri<'_>>, paths: &Paths, now: Time) -> Option<Device<'_>>;
+
+    /// Where a device of the address of record that this URI means is registered now.
+    fn flow_of_device(&self, uri: &Uri<'_>, is_it: &dyn Fn(Device<'_>) -> bool, now: Time) -> Option<Flow>;
+
+    /// Whether this is the address of a trusted peer.
+    fn is_trusted(&self, source: IpAddr) -> bool;
+
     /// Whether a flow is one of a registered device (here, or elsewhere through the outbound role) or of a trusted peer.
     fn is_known(&self, flow: &Flow, paths: &Paths, now: Time) -> bool;
-
-    /// Whether a flow leads to a trusted peer: another proxy or a gateway.
-    fn is_trusted(&self, flow: &Flow) -> bool;
 
     /// Whether a user may call this destination (the user part of a request URI).
     fn may_call(&self, caller: &str, destination: &str) -> bool;

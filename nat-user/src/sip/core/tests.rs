@@ -1,27 +1,33 @@
 //! The core with a simulated clock, users that are made up, and messages as text.
 
 mod calls;
+mod connections;
 mod dialogs;
 mod forks;
 mod loss;
 mod rfc3665;
 mod ways;
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
 use super::{
     Beginning, Core,
     here::Here,
-    seam::{Answer, Found, Lookup, Registered, Registry, Verdict},
+    seam::{Answer, Device, Found, Lookup, Registered, Registry, Verdict},
 };
 use crate::{
     config::sip::{self as config, ListenAddress, Listener, Role, Sip},
     sip::{
-        command::{Command, Destination, Input},
+        command::{Command, Destination, Input, QueryId},
         flow::{ConnectionId, Flow, ListenerId, Transport},
-        location::ContactId,
+        location::{ContactId, Location, NewContact},
         message::{Edits, HeaderName, Message, NameAddr, Uri},
         path::{self, PathAction, Paths},
         time::Time,
@@ -36,6 +42,9 @@ struct Fake {
     edges: HashMap<Vec<u8>, (Flow, Bytes)>,
     calls: Option<u32>,
     moved: Option<Flow>,
+    fallback: Option<Found>,
+    /// Where REGISTERs for elsewhere are sent.
+    registrars: Vec<Bytes>,
     /// On TLS or elsewhere: known all the same.
     clients: Vec<SocketAddr>,
 }
@@ -77,12 +86,37 @@ impl Registry for Fake {
         }
     }
 
-    fn fallback(&self, _: ContactId, _: &[ContactId], _: Time) -> Option<Found> {
-        None
+    fn fallback(&self, _: ContactId, tried: &[ContactId], _: Time) -> Option<Found> {
+        self.fallback.clone().filter(|_| tried.len() < 2)
     }
 
     fn flow_of(&self, _: ContactId, _: Time) -> Option<Flow> {
         self.moved
+    }
+
+    fn device_on(&self, flow: &Flow, _: Option<&Uri<'_>>, _: &Paths, _: Time) -> Option<Device<'_>> {
+        let mut all = self.contacts.iter();
+        all.find_map(|(aor, lookup)| {
+            let found = lookup.usable.iter().find(|found| found.flow == Some(*flow))?;
+            Some(Device { aor, name: &found.uri })
+        })
+    }
+
+    fn flow_of_device(&self, uri: &Uri<'_>, is_it: &dyn Fn(Device<'_>) -> bool, _: Time) -> Option<Flow> {
+        let mut aor = String::new();
+        self.aor(uri, &mut aor)?;
+        let found = &self.contacts.get(&aor)?.usable;
+        let found = found.iter().find(|found| {
+            is_it(Device {
+                aor: &aor,
+                name: &found.uri,
+            })
+        });
+        found?.flow
+    }
+
+    fn is_trusted(&self, source: IpAddr) -> bool {
+        self.trusted.iter().any(|trusted| trusted.ip() == source)
     }
 
     fn is_known(&self, flow: &Flow, _: &Paths, _: Time) -> bool {
@@ -92,18 +126,21 @@ impl Registry for Fake {
             || contacts.into_iter().any(|found| found.flow == Some(*flow))
     }
 
-    fn is_trusted(&self, flow: &Flow) -> bool {
-        self.trusted.contains(&flow.remote)
-    }
-
     fn may_call(&self, _: &str, destination: &str) -> bool {
         !destination.starts_with("0190")
     }
 
     fn closed(&mut self, _: &Flow, _: &mut Paths, _: Time) {}
 
-    fn register(&mut self, _: &Message, _: &Flow, _: SocketAddr, _: &mut Paths, _: Time) -> Registered {
-        Registered::Answer(Answer::new(200, "OK"))
+    fn register(&mut self, request: &Message, _: &Flow, _: SocketAddr, _: &mut Paths, _: Time) -> Registered {
+        if request.request_uri() == b"sip:net.com" {
+            return Registered::Answer(Answer::new(200, "OK"));
+        }
+        Registered::Forward {
+            edits: Edits::new(),
+            ticket: 1,
+            next: self.registrars.clone(),
+        }
     }
 
     fn registered(&mut self, _: u64, _: &Message, _: &mut Paths, _: Time, _: &mut Edits) {}
@@ -264,6 +301,27 @@ impl World {
         }
     }
 
+    /// Names a contact that `Fake` need not know.
+    fn contact(&self) -> ContactId {
+        let (mut location, mut paths) = (Location::new(), Paths::new(self.path_settings(), [1; 32]));
+        let new = NewContact {
+            uri: b"sip:user@192.168.1.10:5060",
+            params: b"",
+            call_id: b"r",
+            cseq: 1,
+            path: b"",
+            flow: None,
+            behind_nat: true,
+            keeps_alive: false,
+            reg_id: None,
+            q: 1000,
+            expires: Time::MAX,
+            user_agent: None,
+            fixed: false,
+        };
+        location.put("user@net.com", None, &new, &mut paths, self.now)
+    }
+
     fn path_settings(&self) -> path::Settings {
         let config = self.core.config();
         path::Settings {
@@ -292,6 +350,20 @@ impl World {
         let bytes = Bytes::from(text.replace("\r\n", "\n").replace('\n', "\r\n"));
         let local = addr("134.56.3.1:5060");
         sent(self.input(Input::Received { flow, local, bytes }))
+    }
+
+    /// Gives the core a request that makes it look a name up: which look-up, and for which host.
+    fn receive_and_ask(&mut self, flow: Flow, text: &str) -> (QueryId, String) {
+        let input = Input::Received {
+            flow,
+            local: addr("134.56.3.1:5060"),
+            bytes: Bytes::from(text.replace('\n', "\r\n")),
+        };
+        let asked = self.input(input).into_iter().find_map(|command| match command {
+            Command::Resolve { query, target } => Some((query, target.host)),
+            _ => None,
+        });
+        asked.expect("it looks a name up")
     }
 
     fn open(&mut self, flow: Flow) {

@@ -33,7 +33,13 @@ fn config() -> Sip {
             listener("134.56.1.1", Role::Outbound),
         ],
         domains: vec![],
-        routes: vec![],
+        routes: vec![config::Route {
+            prefix: String::new(),
+            domain: Some("provider.example".into()),
+            strip: 0,
+            prepend: String::new(),
+            to: vec!["sip:134.56.3.1".into()],
+        }],
         tls: None,
         dns: vec![],
         store: None,
@@ -192,6 +198,39 @@ fn a_call_comes_back_to_a_phone_that_is_registered_elsewhere() {
     );
     assert!(out.iter().any(|(_, text)| text.starts_with("SIP/2.0 430 ")), "{out:?}");
     assert_eq!(world.core.registry.edge.location().len(), 0);
+}
+
+/// The dial plan says where the registrar of a domain is, and where calls to it go.
+#[test]
+fn a_registrar_by_the_dial_plan() {
+    let mut world = World::new();
+    let elsewhere = |text: &str| {
+        text.replace("REGISTER sip:134.56.3.1 ", "REGISTER sip:provider.example ")
+            .replace("sip:user@134.56.3.1", "sip:user@provider.example")
+    };
+    let out = world.receive(0, PHONE, &elsewhere(&register(1)));
+    let (to, forwarded) = out.last().unwrap();
+    assert_eq!(*to, REGISTRAR.parse().unwrap());
+    assert!(
+        forwarded.starts_with("REGISTER sip:provider.example SIP/2.0\r\n"),
+        "{forwarded}"
+    );
+    let ours = contact_of(forwarded);
+    assert!(ours.ends_with("@134.56.1.1:5060>"), "{ours}");
+    let invite = "INVITE sip:bob@provider.example SIP/2.0\r\nVia: SIP/2.0/UDP 192.168.1.10:5060;branch=z9hG4bKi;rport\r\n\
+         Max-Forwards: 70\r\nFrom: <sip:user@provider.example>;tag=1\r\nTo: <sip:bob@provider.example>\r\nCall-ID: i\r\n\
+         CSeq: 1 INVITE\r\nContact: <sip:user@192.168.1.10:5060>\r\nContent-Length: 0\r\n\r\n";
+    let out = world.receive(0, PHONE, invite);
+    assert!(out[0].1.starts_with("SIP/2.0 403 "), "it has not registered: {out:?}");
+    world.receive(
+        1,
+        REGISTRAR,
+        &response(forwarded, "200 OK", &format!("Contact: {ours};expires=120\r\n")),
+    );
+    let out = world.receive(0, PHONE, &invite.replace("z9hG4bKi", "z9hG4bKj"));
+    let (to, call) = out.iter().find(|(_, text)| text.starts_with("INVITE ")).unwrap();
+    assert_eq!(*to, REGISTRAR.parse().unwrap());
+    assert!(call.starts_with("INVITE sip:bob@134.56.3.1 SIP/2.0\r\n"), "{call}");
 }
 
 #[test]

@@ -72,7 +72,8 @@ impl World {
         let message = message(text);
         assert_eq!(check::request(&message), None, "{text}");
         let local = "192.168.1.1:5060".parse().unwrap();
-        let forwarded = self.edge.forward(&message, &self.flow, local, self.now);
+        let towards = Uri::parse(message.request_uri()).unwrap();
+        let forwarded = self.edge.forward(&message, &self.flow, local, &towards, self.now);
         forwarded
             .map(|(edits, ticket)| (String::from_utf8(edits.apply(&message).to_vec()).unwrap(), ticket))
             .map_err(|refusal| refusal.code)
@@ -227,7 +228,13 @@ fn the_token_stays_while_the_flow_changes() {
     let mut stranger = edge(world.edge.settings, b"another");
     let message = message(&request("<sip:user@192.168.1.10:5060>", ""));
     let (edits, _) = stranger
-        .forward(&message, &world.flow, "192.168.1.1:5060".parse().unwrap(), NOW)
+        .forward(
+            &message,
+            &world.flow,
+            "192.168.1.1:5060".parse().unwrap(),
+            &Uri::parse(message.request_uri()).unwrap(),
+            NOW,
+        )
         .unwrap();
     assert_ne!(token_of(&String::from_utf8_lossy(&edits.apply(&message))), first);
 }

@@ -7,7 +7,7 @@ use crate::{
     sip::{
         command::Destination,
         core::{
-            desk::{client_label, path_label, server_label},
+            desk::{client_label, server_label},
             here::Here,
         },
         dialog::{Dialog, Kind, State},
@@ -37,7 +37,7 @@ pub fn registration(contact: &Contact<'_>, paths: &Paths, here: &Here, now: Time
         user_agent: contact.user_agent.map(ToOwned::to_owned),
         path_state: contact
             .path_id
-            .map(|path| path_label(paths.state(path)).name().to_owned()),
+            .map(|path| paths.state(path).name().to_owned()),
         path_down: contact.down,
         instance: contact.instance().map(text),
         reg_id: contact.reg_id.map(Into::into),
@@ -62,7 +62,7 @@ pub fn path(path: &PathView<'_>, here: &Here, now: Time) -> PathRecord {
         local: local(here, listener),
         remote: canonical(remote),
         connection: (connection != ConnectionId::NONE).then_some(connection.0),
-        state: path_label(path.state).name().into(),
+        state: path.state.name().into(),
         behind_nat: path.behind_nat,
         registrations: path.registrations,
         subscriptions: path.subscriptions,

@@ -8,7 +8,7 @@ use crate::sip::{
     core::here::Place,
     flow::Flow,
     message::{Edits, HeaderName, Message, NameAddr, Span, Uri, lists::Item, reply},
-    token::Tokens,
+    token::{Side, Tokens},
     transaction::client::Branch,
 };
 
@@ -179,19 +179,19 @@ pub fn content_length(message: &Message, stream: bool, edits: &mut Edits) {
 pub fn record_route(
     tokens: &Tokens,
     request: &Message,
-    caller: (&Place, Option<&Flow>),
-    callee: (&Place, Option<&Flow>),
+    caller: (&Place, Option<&Side>),
+    callee: (&Place, Option<&Side>),
 ) -> Vec<u8> {
     let secure =
         Uri::parse(request.request_uri()).is_some_and(|uri| uri.scheme == crate::sip::message::uri::Scheme::Sips);
     let mut out = Vec::with_capacity(256);
-    let mut line = |(place, flow): (&Place, Option<&Flow>)| {
+    let mut line = |(place, side): (&Place, Option<&Side>)| {
         out.extend_from_slice(if secure {
             b"Record-Route: <sips:"
         } else {
             b"Record-Route: <sip:"
         });
-        tokens.write_dialog(request.call_id(), flow, &mut out);
+        tokens.write_dialog(request.call_id(), side, &mut out);
         out.push(b'@');
         out.extend_from_slice(place.sent_by.as_bytes());
         if !secure {

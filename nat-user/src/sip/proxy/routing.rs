@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use crate::sip::{
     flow::Flow,
     message::{HeaderName, Message, NameAddr, Span, Uri, lists::Item},
-    token::{self, Forged, Tokens},
+    token::{self, Forged, Side, Tokens},
 };
 
 /// What becomes of a request's Routes and of its request URI before a target is found.
@@ -29,8 +29,8 @@ pub enum Met {
     None,
     /// We have taken part in making the dialog, and the request goes on by its next Route or its request URI.
     Dialog,
-    /// As [`Met::Dialog`], on this flow.
-    DialogFlow(Flow),
+    /// As [`Met::Dialog`], to this side.
+    DialogFlow(Side),
     /// A device that we are the edge of (Path, RFC 5626 section 5.3).
     Edge(Flow),
 }
@@ -41,10 +41,11 @@ impl Met {
         matches!(self, Met::Dialog | Met::DialogFlow(_))
     }
 
-    /// The flow to send on.
-    pub fn flow(self) -> Option<Flow> {
+    /// Whom it leads to, by flow.
+    pub fn side(self) -> Option<Side> {
         match self {
-            Met::DialogFlow(flow) | Met::Edge(flow) => Some(flow),
+            Met::DialogFlow(side) => Some(side),
+            Met::Edge(flow) => Some(flow.into()),
             Met::None | Met::Dialog => None,
         }
     }
@@ -95,7 +96,7 @@ fn read(user: &[u8], message: &Message, tokens: &Tokens) -> Result<Met, Forged> 
         // Without a To tag it is no request within a dialog.
         message.to_tag().ok_or(Forged)?;
         Ok(match tokens.parse_dialog(user, message.call_id())? {
-            Some(flow) => Met::DialogFlow(flow),
+            Some(side) => Met::DialogFlow(side),
             None => Met::Dialog,
         })
     } else {
@@ -120,7 +121,7 @@ mod tests {
 
     fn token(flow: Option<&Flow>) -> String {
         let mut out = Vec::new();
-        tokens().write_dialog(b"c", flow, &mut out);
+        tokens().write_dialog(b"c", flow.copied().map(Side::from).as_ref(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -139,10 +140,10 @@ mod tests {
         let route = |user: &str| format!("<sip:{user}@me;lr>");
         let (a, b, none) = (token(Some(&flow(1))), token(Some(&flow(2))), token(None));
         let met = |routes: &[String]| of("sip:b@y", ";tag=2", routes).map(|(routing, _)| (routing.ours, routing.token));
-        assert_eq!(met(&[route(&a), route(&b)]), Ok((2, Met::DialogFlow(flow(2)))));
+        assert_eq!(met(&[route(&a), route(&b)]), Ok((2, Met::DialogFlow(flow(2).into()))));
         assert_eq!(
             met(&[format!("{}, {}", route(&b), route(&a))]),
-            Ok((2, Met::DialogFlow(flow(1))))
+            Ok((2, Met::DialogFlow(flow(1).into())))
         );
         assert_eq!(met(&[route(&a), route(&none)]), Ok((2, Met::Dialog)));
         assert_eq!(
@@ -162,7 +163,7 @@ mod tests {
         let (routing, message) = of(&ours, ";tag=2", &routes).unwrap();
         assert_eq!(message.text(routing.uri.unwrap()), b"sip:b@192.0.2.4");
         assert_eq!(message.text(routing.next.unwrap()), b"<sip:next;lr>");
-        assert_eq!((routing.ours, routing.token), (0, Met::DialogFlow(flow(1))));
+        assert_eq!((routing.ours, routing.token), (0, Met::DialogFlow(flow(1).into())));
         let (routing, _) = of(&ours, ";tag=2", &routes[1..]).unwrap();
         assert_eq!((routing.next, routing.ours), (None, 0));
     }

@@ -19,12 +19,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    Due, Periods, Resend,
+    ByConnection, Due, Periods, Resend,
     key::{Keys, hex, unhex},
 };
 use crate::sip::{
     command::{Command, Destination, Ticket},
     core::arena::{Arena, Id},
+    flow::Flow,
     message::{HeaderName, Message, Method},
     time::Time,
     timers::{Alarm, Timers},
@@ -62,6 +63,10 @@ pub struct Client {
     /// As it was sent.
     pub request: Bytes,
     serial: u64,
+    /// The connection that it went out on, as far as is known.
+    carrier: Option<Flow>,
+    /// Its connection has ended, and it waits whether the answer comes in another way.
+    stranded: bool,
     reliable: bool,
     resend: Resend,
     ends: Time,
@@ -104,6 +109,8 @@ pub enum Fired {
     Timeout,
     /// C: no final response has come to an INVITE that proceeds. It was cancelled; its final response is still waited for.
     TimerC,
+    /// Its connection had ended, and no answer has come in another way. The transaction is gone.
+    Stranded,
     /// D, K, M: the transaction is gone, from this state.
     Ended(State),
 }
@@ -122,6 +129,7 @@ pub struct Outgoing {
 #[derive(Debug)]
 pub struct Clients {
     arena: Arena<Client>,
+    on: ByConnection,
     periods: Periods,
     keys: Keys,
     count: u64,
@@ -131,6 +139,7 @@ impl Clients {
     pub fn new(periods: Periods, keys: Keys) -> Clients {
         Clients {
             arena: Arena::default(),
+            on: ByConnection::default(),
             periods,
             keys,
             count: 0,
@@ -180,6 +189,8 @@ impl Clients {
             created: now,
             request: Bytes::new(),
             serial,
+            carrier: None,
+            stranded: false,
             reliable: outgoing.reliable,
             resend: if outgoing.reliable {
                 Resend::NEVER
@@ -192,6 +203,10 @@ impl Clients {
             cancel: Cancel::None,
         });
         let bytes = compose(&branch(serial, id, loop_part));
+        if let Some(Destination::Flow(flow)) = self.arena.get(id).map(|client| &client.to) {
+            let flow = *flow;
+            self.carried(id, flow);
+        }
         if let Some(client) = self.arena.get_mut(id) {
             client.request = bytes.clone();
             client.arm(id, timers);
@@ -224,6 +239,41 @@ impl Clients {
             serial: ticket.0 as u32,
         };
         self.arena.get(id).map(|_| id)
+    }
+
+    /// It goes out on this flow.
+    pub fn carried(&mut self, id: Id, flow: Flow) {
+        if let Some(client) = self.arena.get_mut(id) {
+            if let Some(before) = client.carrier.replace(flow) {
+                self.on.remove(&before, id);
+            }
+            self.on.add(&flow, id);
+        }
+    }
+
+    /// Those that went out on a connection.
+    pub fn on(&self, flow: &Flow) -> Vec<Id> {
+        self.on.of(flow)
+    }
+
+    /// Its connection has ended. True: that is a transport error (section 17.1.4), and whoever sent the request must be told. An INVITE
+    /// that proceeds has none (figure 5): who has it may answer over another connection (section 18.2.2), and has as long for it as a
+    /// request has for being answered at all.
+    pub fn strand(&mut self, id: Id, timers: &mut Timers<Due>, now: Time) -> bool {
+        let Some(client) = self.arena.get_mut(id) else {
+            return false;
+        };
+        match client.state {
+            State::Calling => true,
+            State::Proceeding if !client.invite => true,
+            State::Proceeding => {
+                client.stranded = true;
+                client.ends = client.ends.min(now + self.periods.give_up());
+                client.arm(id, timers);
+                false
+            }
+            State::Completed | State::Accepted => false,
+        }
     }
 
     /// A response to this transaction came.
@@ -270,7 +320,7 @@ impl Clients {
             (State::Accepted | State::Completed, _) => Received::Absorbed,
         };
         if client.ends <= now {
-            self.arena.remove(id);
+            self.remove(id);
         } else {
             client.arm(id, timers);
         }
@@ -305,8 +355,12 @@ impl Clients {
             match client.state {
                 State::Completed | State::Accepted => {
                     let state = client.state;
-                    self.arena.remove(id);
+                    self.remove(id);
                     return Fired::Ended(state);
+                }
+                State::Proceeding if client.stranded => {
+                    self.remove(id);
+                    return Fired::Stranded;
                 }
                 State::Proceeding if client.invite && matches!(client.cancel, Cancel::None) => {
                     client.send_cancel(&self.periods, now, out);
@@ -314,7 +368,7 @@ impl Clients {
                     return Fired::TimerC;
                 }
                 State::Calling | State::Proceeding => {
-                    self.arena.remove(id);
+                    self.remove(id);
                     return Fired::Timeout;
                 }
             }
@@ -326,7 +380,11 @@ impl Clients {
 
     /// Forgets a transaction. Its responses are nobody's then.
     pub fn remove(&mut self, id: Id) -> Option<Client> {
-        self.arena.remove(id)
+        let client = self.arena.remove(id)?;
+        if let Some(flow) = &client.carrier {
+            self.on.remove(flow, id);
+        }
+        Some(client)
     }
 }
 
@@ -350,7 +408,10 @@ impl Client {
         match self.cancel {
             Cancel::Wanted => self.send_cancel(periods, now, out),
             // Section 16.7 item 2: every provisional response but 100 sets timer C back. The first of all begins it.
-            Cancel::None if first || code > 100 => self.ends = now + periods.c,
+            Cancel::None if first || code > 100 => {
+                self.ends = now + periods.c;
+                self.stranded = false; // it came in another way
+            }
             _ => {}
         }
     }

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::{
-    Due, Periods, Resend,
+    ByConnection, Due, Periods, Resend,
     answered::Answered,
     key::{Key, KeyHasher},
 };
@@ -90,6 +90,8 @@ pub enum Fired {
 pub struct Servers {
     arena: Arena<Server>,
     index: HashMap<Key, Id, KeyHasher>,
+    /// Those whose final response waits for an ACK.
+    unacknowledged: ByConnection,
     periods: Periods,
     pub answered: Answered,
 }
@@ -100,6 +102,7 @@ impl Servers {
         Servers {
             arena: Arena::default(),
             index: HashMap::default(),
+            unacknowledged: ByConnection::default(),
             periods,
             answered: Answered::new(most_answered),
         }
@@ -238,11 +241,20 @@ impl Servers {
             if !reliable {
                 server.resend = Resend::after(self.periods.t1, now);
             }
+            self.unacknowledged.add(&server.flow, id);
         }
         server
             .alarm
             .set(server.ends.min(server.resend.at), timers, Due::Server(id));
         true
+    }
+
+    /// A connection has ended: what was answered on it with no success, and may not have got through, is answered once more, by the way that
+    /// is left (section 18.2.2).
+    pub fn strand(&mut self, flow: &Flow, connections: &Connections, out: &mut Vec<Command>) {
+        for id in self.unacknowledged.of(flow) {
+            self.again(id, connections, out);
+        }
     }
 
     /// A timer fired for this transaction.
@@ -285,6 +297,7 @@ impl Servers {
     /// Forgets a transaction.
     pub fn remove(&mut self, id: Id) -> Option<Server> {
         let server = self.arena.remove(id)?;
+        self.unacknowledged.remove(&server.flow, id);
         if self.index.get(&server.key) == Some(&id) {
             self.index.remove(&server.key);
         }

@@ -76,7 +76,7 @@ pub struct Task {
 
 /// How a connection comes about.
 pub enum Origin {
-    Accepted(TcpStream, Option<TlsAcceptor>),
+    Accepted(TcpStream, Option<(TlsAcceptor, tls::Clients)>),
     Connect {
         /// Our address; `None`: as the kernel likes.
         from: Option<IpAddr>,
@@ -111,11 +111,14 @@ impl Task {
 
     async fn live(&mut self, origin: Origin) -> End {
         match origin {
-            Origin::Accepted(stream, None) => self.carry(stream.local_addr(), stream).await,
-            Origin::Accepted(stream, Some(acceptor)) => {
+            Origin::Accepted(stream, None) => self.carry(stream.local_addr(), Vec::new(), stream).await,
+            Origin::Accepted(stream, Some((acceptor, clients))) => {
                 let local = stream.local_addr();
                 match timeout(self.bounds.message_time, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => self.carry(local, stream).await,
+                    Ok(Ok(stream)) => {
+                        let domains = clients.domains(stream.get_ref().1.peer_certificates());
+                        self.carry(local, domains, stream).await
+                    }
                     Ok(Err(_)) => End::of(SendError::Unreachable, Reason::Handshake),
                     Err(_) => End::of(SendError::Unreachable, Reason::Slow),
                 }
@@ -127,10 +130,10 @@ impl Task {
                 };
                 let local = stream.local_addr();
                 let Some((connector, name)) = tls else {
-                    return self.carry(local, stream).await;
+                    return self.carry(local, Vec::new(), stream).await;
                 };
                 match timeout(CONNECT, connector.connect(name, stream)).await {
-                    Ok(Ok(stream)) => self.carry(local, stream).await,
+                    Ok(Ok(stream)) => self.carry(local, Vec::new(), stream).await,
                     Ok(Err(error)) if tls::is_certificate(&error) => {
                         End::of(SendError::Certificate, Reason::Certificate)
                     }
@@ -141,9 +144,14 @@ impl Task {
     }
 
     /// Carries messages until both directions have ended or one is broken.
-    async fn carry(&mut self, local: io::Result<SocketAddr>, stream: impl AsyncRead + AsyncWrite) -> End {
+    async fn carry(
+        &mut self,
+        local: io::Result<SocketAddr>,
+        domains: Vec<Arc<str>>,
+        stream: impl AsyncRead + AsyncWrite,
+    ) -> End {
         let Ok(local) = local else { return End::quiet() };
-        if self.events.send(Event::Opened(self.id, local)).await.is_err() {
+        if self.events.send(Event::Opened(self.id, local, domains)).await.is_err() {
             return End::quiet();
         }
         let (reader, writer) = tokio::io::split(stream);

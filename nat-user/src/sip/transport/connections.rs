@@ -57,6 +57,8 @@ struct Connection {
     /// Dropped to end the task at once.
     alive: Option<oneshot::Sender<()>>,
     places: Vec<Hop>,
+    /// The domains that its client has proven to be.
+    domains: Vec<Arc<str>>,
     /// The source that it counts for, if it was accepted.
     source: Option<IpAddr>,
 }
@@ -118,7 +120,10 @@ impl Connections {
             return Err(Reason::ConnectionsPerSource);
         }
         let acceptor = match transport {
-            Transport::Tls => Some(identity.acceptor.clone().ok_or(Reason::Handshake)?),
+            Transport::Tls => {
+                let acceptor = identity.acceptor.clone().ok_or(Reason::Handshake)?;
+                Some((acceptor, identity.clients()))
+            }
             _ => None,
         };
         *self.sources.entry(source).or_default() += 1;
@@ -138,7 +143,7 @@ impl Connections {
         if let Some(connection) = self.table.get_mut(&id) {
             connection.source = Some(source);
         }
-        // Over TLS nobody knows who the client is, so it serves for nothing but its flow.
+        // Over TLS a place has a name, and whose the client has is not known yet.
         if transport == Transport::Tcp {
             self.serve(id, listener, place);
         }
@@ -223,9 +228,10 @@ impl Connections {
     }
 
     /// It is open.
-    pub fn opened(&mut self, id: ConnectionId, local: SocketAddr) -> Option<Opened> {
+    pub fn opened(&mut self, id: ConnectionId, local: SocketAddr, domains: Vec<Arc<str>>) -> Option<Opened> {
         let connection = self.table.get_mut(&id)?;
         connection.local = local;
+        connection.domains = domains;
         match std::mem::replace(&mut connection.state, State::Open) {
             State::Opening(waiting) => Some(Opened {
                 flow: connection.flow,
@@ -289,23 +295,29 @@ impl Connections {
     }
 
     /// Lets a connection that was accepted serve for sending to the address that its client named (RFC 5923 section 8). Only the port may differ from where it came
-    /// from, so that nobody gets what is for others; and not over TLS, where clients show no certificates.
+    /// from, so that nobody gets what is for others; and over TLS only what is for a domain that the client has proven to be (section 8.2).
     ///
     /// # Errors
     /// If it has no right to that address.
     pub fn alias(&mut self, id: ConnectionId, address: SocketAddr) -> Result<(), Reason> {
         let connection = self.table.get(&id).ok_or(Reason::Alias)?;
         let flow = connection.flow;
-        let may = flow.transport == Transport::Tcp && flow.remote.ip() == address.ip() && address.port() != 0;
-        if !may || matches!(connection.state, State::Closing(_)) {
+        let may = flow.remote.ip() == address.ip() && address.port() != 0;
+        let names: Vec<Option<Arc<str>>> = match flow.transport {
+            Transport::Tls => connection.domains.iter().cloned().map(Some).collect(),
+            _ => vec![None],
+        };
+        if !may || names.is_empty() || matches!(connection.state, State::Closing(_)) {
             return Err(Reason::Alias);
         }
-        let place = Hop {
-            transport: flow.transport,
-            address,
-            name: None,
-        };
-        self.serve(id, flow.listener, place);
+        for name in names {
+            let place = Hop {
+                transport: flow.transport,
+                address,
+                name,
+            };
+            self.serve(id, flow.listener, place);
+        }
         Ok(())
     }
 
@@ -359,6 +371,7 @@ impl Connections {
             queued,
             alive: Some(alive),
             places: Vec::new(),
+            domains: Vec::new(),
             source: None,
         };
         self.table.insert(id, connection);

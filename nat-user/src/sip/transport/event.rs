@@ -1,6 +1,6 @@
 //! What the tasks of the shell tell its loop.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
@@ -18,8 +18,8 @@ pub enum Event {
     Refused(ListenerId, Vec<Refusal>),
     /// Somebody connected.
     Accepted(ListenerId, TcpStream, SocketAddr),
-    /// A connection is ready for messages. With our end of it.
-    Opened(ConnectionId, SocketAddr),
+    /// A connection is ready for messages. With our end of it, and the domains that its client has proven to be.
+    Opened(ConnectionId, SocketAddr, Vec<Arc<str>>),
     Message(ConnectionId, Bytes),
     /// Line ends between messages, of which so many want an answer.
     LineEnds(ConnectionId, usize),

@@ -232,8 +232,8 @@ impl<E: Engine> Shell<E> {
                     self.counters.drop(reason);
                 }
             }
-            Event::Opened(id, local) => {
-                let Some(opened) = self.connections.opened(id, local) else {
+            Event::Opened(id, local, domains) => {
+                let Some(opened) = self.connections.opened(id, local, domains) else {
                     return;
                 };
                 let traffic = self.counters.of_mut(opened.flow.transport);

@@ -4,14 +4,18 @@ use std::{fs, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
     client::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor, verify_server_name,
     },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
-    server::ParsedCertificate,
+    server::{
+        ParsedCertificate,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
     sign::CertifiedKey,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -26,6 +30,7 @@ pub struct Identity {
     /// `None`: we have no certificate, so nobody can connect to us.
     pub acceptor: Option<TlsAcceptor>,
     pub connector: TlsConnector,
+    verifier: Arc<Verifier>,
 }
 
 impl Identity {
@@ -50,12 +55,13 @@ impl Identity {
             .with_safe_default_protocol_versions()
             .context("TLS versions")?
             .dangerous()
-            .with_custom_certificate_verifier(verifier);
+            .with_custom_certificate_verifier(Arc::clone(&verifier) as _);
         let Some(tls) = tls else {
             let client = client.with_no_client_auth();
             return Ok(Identity {
                 acceptor: None,
                 connector: TlsConnector::from(Arc::new(client)),
+                verifier,
             });
         };
         let (chain, key) = pair(&tls.certificate, &tls.key, &provider)?;
@@ -65,13 +71,34 @@ impl Identity {
         let server = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .context("TLS versions")?
-            .with_no_client_auth()
+            .with_client_cert_verifier(Arc::clone(&verifier) as _)
             .with_single_cert(chain, key)
             .context("[sip.tls] certificate")?;
         Ok(Identity {
             acceptor: Some(TlsAcceptor::from(Arc::new(server))),
             connector: TlsConnector::from(Arc::new(client)),
+            verifier,
         })
+    }
+
+    /// Knows clients by their certificates.
+    pub fn clients(&self) -> Clients {
+        Clients(Arc::clone(&self.verifier))
+    }
+}
+
+/// Says who a client of ours is.
+#[derive(Clone)]
+pub struct Clients(Arc<Verifier>);
+
+impl Clients {
+    /// The domains that a client has proven to be (RFC 5922 section 7.1), in lower case. None if it has shown no certificate, or one that no authority
+    /// of ours has signed; it may go on without (RFC 5923 section 9.2).
+    pub fn domains(&self, shown: Option<&[CertificateDer<'_>]>) -> Vec<Arc<str>> {
+        let Some((certificate, intermediates)) = shown.and_then(<[_]>::split_first) else {
+            return Vec::new();
+        };
+        self.0.client(certificate, intermediates).unwrap_or_default()
     }
 }
 
@@ -131,7 +158,7 @@ fn authorities(path: &Path) -> Result<RootCertStore> {
     Ok(roots)
 }
 
-/// Checks servers as SIP wants it: by the names of RFC 5922, of which none has a wildcard.
+/// Checks peers as SIP wants it: by the names of RFC 5922, of which none has a wildcard.
 #[derive(Debug)]
 struct Verifier {
     roots: RootCertStore,
@@ -188,17 +215,91 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// RFC 5922 sections 7.1 and 7.2: a SIP URI without user is an identity; if there is none, DNS names are. They match as a whole.
-fn is_for<'a>(name: &str, uris: impl Iterator<Item = &'a str>, mut names: impl Iterator<Item = &'a str>) -> bool {
+impl Verifier {
+    /// Whom an authority of ours calls this client.
+    fn client(&self, certificate: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Option<Vec<Arc<str>>> {
+        let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
+        let (algorithms, usage) = (
+            self.provider.signature_verification_algorithms.all,
+            webpki::KeyUsage::client_auth(),
+        );
+        parsed
+            .verify_for_usage(
+                algorithms,
+                &self.roots.roots,
+                intermediates,
+                UnixTime::now(),
+                usage,
+                None,
+                None,
+            )
+            .ok()?;
+        let domains = identities(parsed.valid_uri_names(), parsed.valid_dns_names());
+        Some(domains.map(|domain| domain.to_ascii_lowercase().into()).collect())
+    }
+}
+
+/// Clients are asked for a certificate and need not have one (RFC 5923 section 9.2). They prove that theirs is theirs; who has signed it is
+/// looked at afterwards ([`Clients::domains`]), since one from an authority that is none of ours is as good as none.
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        ParsedCertificate::try_from(end_entity)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        ServerCertVerifier::verify_tls12_signature(self, message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        ServerCertVerifier::verify_tls13_signature(self, message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ServerCertVerifier::supported_verify_schemes(self)
+    }
+}
+
+/// RFC 5922 section 7.2: an identity matches as a whole.
+fn is_for<'a>(name: &str, uris: impl Iterator<Item = &'a str>, names: impl Iterator<Item = &'a str>) -> bool {
+    identities(uris, names).any(|identity| identity.eq_ignore_ascii_case(name))
+}
+
+/// RFC 5922 section 7.1: a SIP URI without user is an identity; if there is none, DNS names are.
+fn identities<'a>(
+    uris: impl Iterator<Item = &'a str>,
+    names: impl Iterator<Item = &'a str>,
+) -> impl Iterator<Item = &'a str> {
     let domain = |uri: &'a str| {
         let (scheme, rest) = uri.split_once(':')?;
         (scheme.eq_ignore_ascii_case("sip") && !rest.contains('@')).then_some(rest)
     };
     let mut domains = uris.filter_map(domain).peekable();
-    if domains.peek().is_some() {
-        return domains.any(|domain| domain.eq_ignore_ascii_case(name));
-    }
-    names.any(|candidate| candidate.eq_ignore_ascii_case(name))
+    let has_uri = domains.peek().is_some();
+    domains.chain(names.filter(move |_| !has_uri))
 }
 
 /// Whether an error of a handshake means that the peer is not who he should be.

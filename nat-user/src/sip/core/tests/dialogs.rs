@@ -156,6 +156,140 @@ fn calls_survive_a_restart() {
     assert_eq!(whats(&world.receive(udp(CALLER), &other)), ["403"]);
 }
 
+const MOBILE: &str = "sip:user@192.168.1.10:5060;transport=tcp";
+
+/// A world with a phone on a connection.
+fn connected(phone: Flow) -> World {
+    let mut world = World::new(|_| {});
+    world.open(phone);
+    world.register("user@net.com", vec![found(MOBILE, phone, true, 1000)]);
+    world
+}
+
+/// Sets a call up to a phone on this flow; says the caller's BYE.
+fn bye_of_call(world: &mut World, phone: Flow) -> String {
+    let out = world.receive(udp(CALLER), &Ask::default().text());
+    let ok = world.receive(phone, &reply(&out[1], 200, "phone", &format!("Contact: <{MOBILE}>\n")));
+    Ask {
+        method: "BYE",
+        uri: MOBILE,
+        via: "SIP/2.0/UDP 134.56.9.9:5060;branch=z9hG4bKbye",
+        to: "<sip:user@net.com>;tag=phone",
+        more: &route_set(&ok[0], true),
+        cseq: 2,
+        ..Ask::default()
+    }
+    .text()
+}
+
+/// RFC 5626 section 5.3.1: 430 only if there is no flow. The device of the token is known by its registration, on whichever connection that is.
+#[test]
+fn a_call_follows_its_device_to_another_connection() {
+    let (phone, again) = (tcp("134.56.1.1:40000", 1), tcp("134.56.1.1:40077", 1));
+    let bye = bye_of_call(&mut connected(phone), phone);
+    let deliver = |world: &mut World| {
+        let out = world.receive(udp(CALLER), &bye);
+        (out[0].what(), out[0].to.clone())
+    };
+    // After a restart, the id of its connection may be that of another one; it has registered again.
+    let mut world = connected(again);
+    assert_eq!(deliver(&mut world), ("BYE".into(), Destination::Flow(again)));
+    // Another device of the same user, or the same contact of another user: neither gets what is not for it.
+    let to_caller = ("430".into(), Destination::Flow(udp(CALLER)));
+    let mut world = connected(again);
+    world.register(
+        "user@net.com",
+        vec![found("sip:user@192.168.1.11;transport=tcp", again, true, 1000)],
+    );
+    assert_eq!(deliver(&mut world), to_caller);
+    let mut world = connected(again);
+    let contacts = world.core.registry.contacts.remove("user@net.com").unwrap();
+    world.core.registry.contacts.insert("bob@net.com".into(), contacts);
+    assert_eq!(deliver(&mut world), to_caller);
+    let to_bob = bye
+        .replace("To: <sip:user@net.com>", "To: <sip:bob@net.com>")
+        .replace("z9hG4bKbye", "z9hG4bKbob");
+    assert_eq!(whats(&world.receive(udp(CALLER), &to_bob)), ["430"]);
+    // Nobody has registered, or the connection has ended again.
+    assert_eq!(deliver(&mut World::new(|_| {})), to_caller);
+    let mut world = connected(again);
+    world.input(Input::Closed(again));
+    assert_eq!(deliver(&mut world), to_caller);
+}
+
+/// The same without a restart: its registration ended with its connection, and the contact that the dialog knew is gone.
+#[test]
+fn a_call_follows_its_device_over_a_lost_connection() {
+    let (phone, again) = (tcp("134.56.1.1:40000", 1), tcp("134.56.1.1:40077", 2));
+    let mut world = connected(phone);
+    let bye = bye_of_call(&mut world, phone);
+    world.input(Input::Closed(phone));
+    world.core.registry.contacts.clear();
+    assert_eq!(whats(&world.receive(udp(CALLER), &bye)), ["430"]);
+    world.open(again);
+    world.register("user@net.com", vec![found(MOBILE, again, true, 1000)]);
+    let out = world.receive(udp(CALLER), &bye.replace("z9hG4bKbye", "z9hG4bKagain"));
+    assert_eq!(
+        (whats(&out), &out[0].to),
+        (vec!["BYE".into()], &Destination::Flow(again))
+    );
+    let ack = bye.replace("BYE", "ACK").replace("z9hG4bKbye", "z9hG4bKack");
+    let out = world.receive(udp(CALLER), &ack);
+    assert_eq!(
+        (whats(&out), &out[0].to),
+        (vec!["ACK".into()], &Destination::Flow(again))
+    );
+}
+
+/// Over UDP nothing says that a flow is gone. After a restart the registration knows better than the token, unless the device has both.
+#[test]
+fn a_call_follows_its_device_to_another_port() {
+    let (phone, moved) = (udp(PHONE), udp("134.56.1.1:6001"));
+    let mut before = world();
+    before.register("user@net.com", vec![found(MOBILE, phone, true, 1000)]);
+    let bye = bye_of_call(&mut before, phone);
+    for (flows, expected) in [(vec![moved], moved), (vec![moved, phone], phone), (vec![], phone)] {
+        let mut world = World::new(|_| {});
+        let contacts = flows.into_iter().map(|flow| found(MOBILE, flow, true, 1000));
+        world.register("user@net.com", contacts.collect());
+        assert_eq!(world.receive(udp(CALLER), &bye)[0].to, Destination::Flow(expected));
+    }
+}
+
+/// The caller's device is known as well.
+#[test]
+fn a_call_back_to_the_caller_s_device() {
+    let (phone, again) = (tcp("134.56.1.1:40000", 1), tcp("134.56.1.1:40077", 5));
+    let bob = udp("192.0.2.11:5060");
+    let mut before = connected(phone);
+    before.register("bob@net.com", vec![found("sip:bob@192.0.2.11:5060", bob, false, 1000)]);
+    let (from, to) = ("<sip:user@net.com>;tag=phone", "<sip:bob@net.com>;tag=bob");
+    let ask = Ask {
+        uri: "sip:bob@net.com",
+        via: "SIP/2.0/TCP 192.168.1.10:5060;branch=z9hG4bK1",
+        from,
+        to: "<sip:bob@net.com>",
+        more: &format!("Contact: <{MOBILE}>\n"),
+        ..Ask::default()
+    };
+    let invite = before.receive(phone, &ask.text()).remove(1);
+    before.receive(bob, &reply(&invite, 200, "bob", "Contact: <sip:bob@192.0.2.11:5060>\n"));
+    let bye = Ask {
+        method: "BYE",
+        uri: MOBILE,
+        via: "SIP/2.0/UDP 192.0.2.11;branch=z9hG4bKbye",
+        from: to,
+        to: from,
+        more: &route_set(&invite, false),
+        ..Ask::default()
+    };
+    let out = connected(again).receive(bob, &bye.text());
+    assert_eq!(
+        (whats(&out), &out[0].to),
+        (vec!["BYE".into()], &Destination::Flow(again))
+    );
+}
+
 #[test]
 fn a_subscription_holds_a_path_until_it_is_terminated() {
     let mut world = world();

@@ -3,7 +3,6 @@
 use super::*;
 use crate::sip::{
     command::{Hop, SendError},
-    location::Location,
     transaction::key::unhex,
 };
 
@@ -128,20 +127,8 @@ fn places_are_tried_in_their_order() {
         uri: "sip:bob@elsewhere.com",
         ..Ask::default()
     };
-    let bytes = Bytes::from(ask.text().replace('\n', "\r\n"));
-    let commands = world.input(Input::Received {
-        flow: udp(CALLER),
-        local: addr("134.56.3.1:5060"),
-        bytes,
-    });
-    let query = commands
-        .iter()
-        .find_map(|command| match command {
-            Command::Resolve { query, target } => Some((*query, target.host.clone())),
-            _ => None,
-        })
-        .unwrap();
-    assert_eq!(query.1, "elsewhere.com");
+    let (query, host) = world.receive_and_ask(udp(CALLER), &ask.text());
+    assert_eq!(host, "elsewhere.com");
     let hop = |transport, address: &str| Hop {
         transport,
         address: addr(address),
@@ -153,7 +140,7 @@ fn places_are_tried_in_their_order() {
         hop(Transport::Udp, "192.0.2.52:5060"),
         hop(Transport::Udp, "192.0.2.53:5060"),
     ];
-    let commands = world.input(Input::Resolved { query: query.0, hops });
+    let commands = world.input(Input::Resolved { query, hops });
     let ticket = commands.iter().find_map(|command| match command {
         Command::Send { ticket, .. } => *ticket,
         _ => None,
@@ -193,11 +180,77 @@ fn a_name_that_is_not_there() {
         uri: "sip:bob@elsewhere.com",
         ..Ask::default()
     };
-    assert!(world.receive(udp(CALLER), &ask.text()).is_empty());
-    let query = *world.core.queries.keys().next().unwrap();
+    let (query, _) = world.receive_and_ask(udp(CALLER), &ask.text());
     let out = sent(world.input(Input::Resolved { query, hops: vec![] }));
     assert_eq!(whats(&out), ["500"]);
     world.assert_idle();
+    assert_eq!(world.core.metrics.queries_unanswered, 0);
+}
+
+/// A look-up that nobody ever answers ends when a request would (64 × T1), and its answer is late then.
+#[test]
+fn a_name_that_nobody_looks_up() {
+    let mut world = World::new(|_| {});
+    world.core.registry.trusted.push(addr(CALLER));
+    let invite = Ask {
+        uri: "sip:bob@elsewhere.com",
+        ..Ask::default()
+    };
+    let (query, _) = world.receive_and_ask(udp(CALLER), &invite.text());
+    let ack = Ask {
+        method: "ACK",
+        to: "<sip:bob@elsewhere.com>;tag=bob",
+        via: "SIP/2.0/UDP 134.56.9.9:5060;branch=z9hG4bKack",
+        call: "call-2",
+        ..invite
+    };
+    world.receive_and_ask(udp(CALLER), &ack.text());
+    assert!(world.pass(Duration::from_millis(31_999)).is_empty());
+    let out = world.pass(Duration::from_millis(1));
+    assert_eq!(whats(&out), ["408"]);
+    assert_eq!(world.core.metrics.queries_unanswered, 2);
+    let late = Hop {
+        transport: Transport::Udp,
+        address: addr("192.0.2.50:5060"),
+        name: None,
+    };
+    assert!(
+        world
+            .input(Input::Resolved {
+                query,
+                hops: vec![late]
+            })
+            .is_empty()
+    );
+    world.pass(Duration::from_secs(33));
+    world.assert_idle();
+}
+
+/// The next gateway of the dial plan rings if the name of the first is not looked up in time.
+#[test]
+fn a_name_that_nobody_looks_up_and_another_gateway() {
+    let mut world = World::new(|config| {
+        config.routes.push(config::Route {
+            prefix: "0".into(),
+            domain: None,
+            strip: 0,
+            prepend: String::new(),
+            to: vec!["sip:gateway.example".into(), "sip:192.0.2.62".into()],
+        });
+    });
+    world.core.registry.trusted.push(addr(CALLER));
+    let ask = Ask {
+        method: "MESSAGE",
+        uri: "sip:030@net.com",
+        ..Ask::default()
+    };
+    let (_, host) = world.receive_and_ask(udp(CALLER), &ask.text());
+    assert_eq!(host, "gateway.example");
+    let out = world.pass(Duration::from_secs(32));
+    assert_eq!(
+        (whats(&out), out[0].remote()),
+        (vec!["MESSAGE".into()], addr("192.0.2.62:5060"))
+    );
 }
 
 /// Two proxies, each of which takes the other for the home of a user.
@@ -506,23 +559,7 @@ fn a_registration_moves_within_a_dialog() {
     let mut world = World::new(|_| {});
     let (phone, moved, caller) = (udp("134.56.1.1:5070"), udp("134.56.1.1:6001"), udp(CALLER));
     let mut contact = found("sip:user@192.168.1.10:5060", phone, true, 1000);
-    let (mut location, mut paths) = (Location::new(), Paths::new(world.path_settings(), [1; 32]));
-    let new = crate::sip::location::NewContact {
-        uri: &contact.uri,
-        params: b"",
-        call_id: b"r",
-        cseq: 1,
-        path: b"",
-        flow: Some(phone),
-        behind_nat: true,
-        keeps_alive: false,
-        reg_id: None,
-        q: 1000,
-        expires: Time::MAX,
-        user_agent: None,
-        fixed: false,
-    };
-    contact.contact = Some(location.put("user@net.com", None, &new, &mut paths, world.now));
+    contact.contact = Some(world.contact());
     world.register("user@net.com", vec![contact]);
     let out = world.receive(caller, &Ask::default().text());
     let ok = world.receive(
@@ -661,6 +698,46 @@ fn who_may_call_whom() {
     );
     let again = known.text().replace("z9hG4bKcaller", "z9hG4bKagain");
     assert_eq!(whats(&world.receive(udp(CALLER), &again)), ["480"]);
+}
+
+/// A REGISTER goes where the dial plan says, its request URI stays, and the next place is only tried if the first is not reached.
+#[test]
+fn a_registrar_by_the_dial_plan() {
+    let mut world = World::new(|config| config.listeners[0].role = Role::Outbound);
+    let register = |branch: &str| {
+        Ask {
+            method: "REGISTER",
+            uri: "sip:provider.example",
+            via: &format!("SIP/2.0/UDP 192.168.1.10:5060;rport;branch=z9hG4bK{branch}"),
+            ..Ask::default()
+        }
+        .text()
+    };
+    let phone = udp("134.56.1.1:5070");
+    world.core.registry.registrars = vec!["sip:192.0.2.61".into(), "sip:192.0.2.62:5080".into()];
+    let out = world.receive(phone, &register("r1"));
+    assert_eq!(
+        (out[0].message.request_uri(), out[0].remote()),
+        (&b"sip:provider.example"[..], addr("192.0.2.61:5060"))
+    );
+    assert!(out[0].values(HeaderName::Route).is_empty());
+    let out = world.receive(udp("192.0.2.61:5060"), &reply(&out[0], 401, "r", ""));
+    assert_eq!(whats(&out), ["401"], "it was reached");
+    let out = world.receive(phone, &register("r2"));
+    let out = world.receive(udp("192.0.2.61:5060"), &reply(&out[0], 503, "r", ""));
+    assert_eq!(
+        (whats(&out), out[0].remote()),
+        (vec!["REGISTER".into()], addr("192.0.2.62:5080"))
+    );
+    let out = world.receive(udp("192.0.2.62:5080"), &reply(&out[0], 200, "r", ""));
+    assert_eq!(whats(&out), ["200"]);
+    let out = world.receive(phone, &register("r3"));
+    assert_eq!(out[0].remote(), addr("192.0.2.61:5060"));
+    let out = world.pass(Duration::from_secs(32));
+    let last = out.iter().rfind(|sent| sent.what() == "REGISTER").unwrap();
+    assert_eq!(last.remote(), addr("192.0.2.62:5080"));
+    world.pass(Duration::from_secs(40));
+    world.assert_idle();
 }
 
 /// Section 18.1.1: over TCP if it does not fit into a datagram, and over UDP after all if that is refused.

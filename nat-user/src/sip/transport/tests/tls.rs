@@ -75,6 +75,14 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
+    fn pair(&self, names: &[SanType]) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let (certificate, key) = self.issue(names);
+        (
+            vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM")],
+            PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM"),
+        )
+    }
+
     /// `[sip.tls]` with a new certificate in its files.
     fn tls(&self, name: &str) -> Tls {
         let (certificate, key) = self.issue(&[dns(name)]);
@@ -96,25 +104,29 @@ impl Authority {
         roots
     }
 
-    fn connector(&self) -> TlsConnector {
+    /// Of a client that shows a certificate for these names, if there are any.
+    fn connector(&self, shows: Option<(&Authority, &[SanType])>) -> TlsConnector {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("versions")
-            .with_root_certificates(self.roots())
-            .with_no_client_auth();
+            .with_root_certificates(self.roots());
+        let config = match shows {
+            None => config.with_no_client_auth(),
+            Some((issuer, names)) => {
+                let (chain, key) = issuer.pair(names);
+                config.with_client_auth_cert(chain, key).expect("a pair")
+            }
+        };
         TlsConnector::from(Arc::new(config))
     }
 
     fn acceptor(&self, names: &[SanType]) -> TlsAcceptor {
-        let (certificate, key) = self.issue(names);
+        let (chain, key) = self.pair(names);
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("versions")
             .with_no_client_auth()
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM")],
-                PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM"),
-            )
+            .with_single_cert(chain, key)
             .expect("a pair");
         TlsAcceptor::from(Arc::new(config))
     }
@@ -127,7 +139,7 @@ fn dns(name: &str) -> SanType {
 async fn call(authority: &Authority, to: SocketAddr, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(to).await?;
     let name = ServerName::try_from(name.to_owned()).expect("a name");
-    timeout(PATIENCE, authority.connector().connect(name, stream))
+    timeout(PATIENCE, authority.connector(None).connect(name, stream))
         .await
         .expect("in time")
 }
@@ -291,4 +303,71 @@ async fn servers_must_have_the_name_that_was_looked_up() {
         assert_eq!(failed.await, expected, "case {i}");
         assert_eq!(got.as_deref(), expected.is_none().then_some(REQUEST), "case {i}");
     }
+}
+
+/// RFC 5923 section 8.2: a connection serves for the address that its client named if what is sent is for a domain that the client's
+/// certificate has, and one of our authorities has signed that. Else it is a client like any other.
+#[tokio::test]
+async fn a_connection_serves_for_the_domains_of_its_client() {
+    let authority = Authority::new();
+    let stranger = Authority::new();
+    let uri = SanType::URI("sip:Example.com".to_owned().try_into().expect("a URI"));
+    let mut lab = Lab::start(with_tls(authority.tls("sip.example.com"))).await;
+    type Case<'a> = (Option<(&'a Authority, &'a [SanType])>, bool);
+    let cases: [Case<'_>; 5] = [
+        (Some((&authority, &[dns("example.com")])), true),
+        (Some((&authority, &[uri])), true),
+        (Some((&authority, &[dns("other.com")])), false),
+        (Some((&stranger, &[dns("example.com")])), false),
+        (None, false),
+    ];
+    for (i, (shows, serves)) in cases.into_iter().enumerate() {
+        let name = ServerName::try_from("sip.example.com").expect("a name");
+        let stream = TcpStream::connect(lab.at(0)).await.expect("connected");
+        let mut peer = authority.connector(shows).connect(name, stream).await.expect("trusted");
+        echoed(&mut peer).await;
+        let flow = lab
+            .wait(|input| match input {
+                Input::Received { flow, .. } => Some(*flow),
+                _ => None,
+            })
+            .await;
+        // Nobody listens there, so what does not go over the connection fails.
+        let free = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = free.local_addr().expect("address");
+        drop(free);
+        lab.tell(Command::Alias { flow, address }).await;
+        let ticket = Ticket(i as u64);
+        lab.tell(Command::Send {
+            to: Destination::Hop {
+                listener: ListenerId(0),
+                hop: Hop {
+                    transport: Transport::Tls,
+                    address,
+                    name: Some("example.com".into()),
+                },
+            },
+            bytes: REQUEST.into(),
+            ticket: Some(ticket),
+        })
+        .await;
+        let on = lab
+            .wait(|input| match input {
+                Input::Sent { ticket: t, flow } if *t == ticket => Some(Some(*flow)),
+                Input::Failed { ticket: t, .. } if *t == ticket => Some(None),
+                _ => None,
+            })
+            .await;
+        assert_eq!(on, serves.then_some(flow), "case {i}");
+        if serves {
+            let mut got = vec![0; REQUEST.len()];
+            timeout(PATIENCE, peer.read_exact(&mut got))
+                .await
+                .expect("in time")
+                .expect("received");
+            assert_eq!(got, REQUEST, "case {i}");
+        }
+    }
+    let counters = lab.handle.counters().await.expect("counters");
+    assert_eq!(counters.dropped(Reason::Alias), 2, "those who have proven nothing");
 }
