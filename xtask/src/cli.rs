@@ -155,12 +155,16 @@ pub struct BenchSip {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BenchSipPart {
+    /// Nanoseconds for reading a message
+    Parse,
     /// REGISTER refreshes per CPU-second
     Refreshes,
     /// Proxied calls per CPU-second
     Calls,
     /// Memory per registration
     Memory,
+    /// Seconds until registrations are back after a restart
+    Restart,
     /// CPU for keeping paths open
     Paths,
 }

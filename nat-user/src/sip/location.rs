@@ -324,7 +324,12 @@ impl Location {
     }
 
     fn update(&mut self, id: ContactId, new: &NewContact<'_>, paths: &mut Paths, now: Time) {
-        let user_agent = new.user_agent.map(|name| self.agents.intern(name));
+        let known = self.contacts[id.index as usize].user_agent.clone();
+        let user_agent = match (known, new.user_agent) {
+            // As nearly always; that needs no search.
+            (Some(known), Some(name)) if known.as_bytes() == name => Some(known),
+            (_, name) => name.map(|name| self.agents.intern(name)),
+        };
         let record = &mut self.contacts[id.index as usize];
         let (before, nat, keeps) = (record.user_agent.clone(), record.behind_nat, record.keeps_alive);
         let uri_changed = record.view(id.index, "").uri != new.uri;

@@ -15,7 +15,7 @@ pub mod reply;
 pub mod uri;
 pub mod value;
 
-use std::ops::Range;
+use std::{io::Write as _, net::IpAddr, ops::Range};
 
 use bytes::Bytes;
 
@@ -358,6 +358,38 @@ pub fn number(text: &[u8]) -> Option<u64> {
         byte.is_ascii_digit()
             .then(|| sum.saturating_mul(10).saturating_add(u64::from(byte - b'0')))
     })
+}
+
+/// Appends a number in decimal digits. Every response has several, and the standard library's formatting takes longer for one than copying
+/// the whole message.
+pub fn put_number(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0; 20];
+    let (mut at, mut rest) = (digits.len(), number);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends an address as in the `received` parameter: IPv6 without brackets, and IPv4 as such even if it is mapped into IPv6.
+pub fn put_address(out: &mut Vec<u8>, address: IpAddr) {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            for (place, octet) in v4.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b'.');
+                }
+                put_number(out, octet.into());
+            }
+        }
+        // Writing into memory does not fail.
+        IpAddr::V6(v6) => drop(write!(out, "{v6}")),
+    }
 }
 
 /// Lines that end with CRLF, or, from sloppy senders, with LF alone.

@@ -45,6 +45,14 @@ impl Series {
     }
 }
 
+impl FromIterator<f64> for Series {
+    fn from_iter<T: IntoIterator<Item = f64>>(values: T) -> Self {
+        let mut series = Self::default();
+        values.into_iter().for_each(|value| series.push(value));
+        series
+    }
+}
+
 /// What a figure has to be.
 #[derive(Clone, Copy, Debug)]
 pub enum Bound {

@@ -465,7 +465,7 @@ impl<R: Registry> Core<R> {
         let Some(server) = self.servers.get(context.server) else {
             return;
         };
-        let tag = self.keys.tag(&server.request);
+        let tag = self.keys.tag(server.key);
         let tag = if code == 100 { &b""[..] } else { &tag };
         let bytes = Reply::new(code, reason(code), tag, server.flow.remote).to(&server.request);
         self.give(id, code, None, bytes, now, out);

@@ -45,6 +45,16 @@ pub(super) struct Incoming {
     pub emergency: bool,
 }
 
+/// A REGISTER that goes on to a registrar elsewhere.
+struct Forwarded {
+    /// Changes to it.
+    edits: Edits,
+    /// What its response is known by.
+    ticket: u64,
+    /// Where it is sent to; see [`Registered::Forward`].
+    next: Vec<Bytes>,
+}
+
 /// An ACK on its way.
 #[derive(Debug)]
 pub(super) struct Ack {
@@ -105,7 +115,7 @@ impl<R: Registry> Core<R> {
         }
         if method == Method::Ack {
             // The ACK of a final response that was given without a transaction ends here; others are for a 2xx.
-            if message.to_tag() != Some(&self.keys.tag(&message)[..]) && check::request(&message).is_none() {
+            if message.to_tag() != Some(&self.keys.tag(key)[..]) && check::request(&message).is_none() {
                 self.acknowledge(&message, flow, local, now, out);
             }
             return;
@@ -114,7 +124,7 @@ impl<R: Registry> Core<R> {
             self.metrics.retransmissions_in += 1;
             out.push(Command::Send {
                 to: way_back(&message, &answer.flow, &self.connections),
-                bytes: answer.response.clone(),
+                bytes: answer.response,
                 ticket: None,
             });
             return;
@@ -159,7 +169,7 @@ impl<R: Registry> Core<R> {
 
     /// Gives a response without a transaction (section 8.2.7): copies of the request get the same one.
     fn answer(&mut self, incoming: &Incoming, answer: &Answer, out: &mut Vec<Command>) {
-        let tag = self.keys.tag(&incoming.message);
+        let tag = self.keys.tag(incoming.key);
         self.metrics.response_out(incoming.method, answer.code);
         match answer.code {
             401 | 407 => self.metrics.refuse(Refusal::Unauthorized),
@@ -207,28 +217,22 @@ impl<R: Registry> Core<R> {
             self.metrics.refuse(Refusal::Shed);
             return Err(Outcome::Answer(refused));
         }
-        let loop_part = self.loop_part(message);
-        if self.has_looped(message, loop_part) {
+        if self.has_looped(message) {
             return answer(482);
         }
-        let mut plan = Box::new(Plan {
-            targets: Vec::new(),
-            routing,
-            loop_part,
-            credentials: None,
-            edits: Edits::new(),
-            register: None,
-            breadth: self.breadth(message),
-            caller: None,
-            callee: None,
-        });
         let here = routing.next.is_none() && routing.uri.is_none() && !routing.token.in_dialog();
         let for_us = here && self.is_ours(&uri, local) && uri.user.is_none();
         if incoming.method == Method::Register
             && here
             && (for_us || self.registry.domain(uri.host).is_some() || self.is_outbound(incoming))
         {
-            return self.register(incoming, plan, now, out);
+            let Forwarded { edits, ticket, next } = self.register(incoming, now, out)?;
+            return Ok(Box::new(Plan {
+                targets: vec![Target::by_next_hops(next)],
+                edits,
+                register: Some(ticket),
+                ..self.plan(message, routing)
+            }));
         }
         if incoming.method == Method::Options && for_us {
             return Err(Outcome::Answer(capabilities()));
@@ -237,11 +241,27 @@ impl<R: Registry> Core<R> {
             return answer(483);
         }
         self.check_requirements(message)?;
+        let mut plan = Box::new(self.plan(message, routing));
         if plan.breadth == 0 {
             return answer(440);
         }
         self.find_targets(incoming, &uri, &mut plan, now)?;
         Ok(plan)
+    }
+
+    /// A plan without targets yet.
+    fn plan(&self, message: &Message, routing: Routing) -> Plan {
+        Plan {
+            targets: Vec::new(),
+            routing,
+            loop_part: self.loop_part(message),
+            credentials: None,
+            edits: Edits::new(),
+            register: None,
+            breadth: self.breadth(message),
+            caller: None,
+            callee: None,
+        }
     }
 
     /// Section 16.3 item 5: we support no extension that a proxy could be required to.
@@ -484,19 +504,14 @@ impl<R: Registry> Core<R> {
         })
     }
 
-    fn register(
-        &mut self,
-        incoming: &Incoming,
-        mut plan: Box<Plan>,
-        now: Time,
-        out: &mut Vec<Command>,
-    ) -> Result<Box<Plan>, Outcome> {
+    /// A REGISTER for a registrar: ours, which answers it, or one elsewhere.
+    fn register(&mut self, incoming: &Incoming, now: Time, out: &mut Vec<Command>) -> Result<Forwarded, Outcome> {
         match self
             .registry
             .register(&incoming.message, &incoming.flow, incoming.local, &mut self.paths, now)
         {
             Registered::Answer(answer) => {
-                let tag = self.keys.tag(&incoming.message);
+                let tag = self.keys.tag(incoming.key);
                 let mut reply = Reply::new(answer.code, answer.reason, &tag, incoming.flow.remote);
                 reply.headers = &answer.headers;
                 self.metrics.response_out(Method::Register, answer.code);
@@ -505,7 +520,7 @@ impl<R: Registry> Core<R> {
                     let periods = super::periods(&self.config);
                     self.servers
                         .answered
-                        .insert(incoming.key, incoming.flow, bytes.clone(), &periods, now);
+                        .insert(incoming.key, incoming.flow, &bytes, &periods, now);
                 }
                 out.push(Command::Send {
                     to: Destination::Flow(incoming.flow),
@@ -518,10 +533,7 @@ impl<R: Registry> Core<R> {
                 if incoming.message.number(HeaderName::MaxForwards) == Some(0) {
                     return answer(483);
                 }
-                plan.edits = edits;
-                plan.register = Some(ticket);
-                plan.targets = vec![Target::by_next_hops(next)];
-                Ok(plan)
+                Ok(Forwarded { edits, ticket, next })
             }
         }
     }
@@ -610,15 +622,14 @@ impl<R: Registry> Core<R> {
             return;
         }
         self.dialogs.request(message, &flow, &mut self.paths, now);
-        let loop_part = self.loop_part(message);
-        if self.has_looped(message, loop_part) {
+        if self.has_looped(message) {
             return;
         }
         let ack = Ack {
             message: message.clone(),
             flow,
             routing,
-            loop_part,
+            loop_part: self.loop_part(message),
         };
         if let Some(side) = routing.token.side() {
             let flow = self.current(message, side, now);
@@ -728,11 +739,17 @@ impl<R: Registry> Core<R> {
     }
 
     /// Whether this request was here before, with everything that its way depends on as it was (RFC 5393 section 4.2.2).
-    fn has_looped(&self, message: &Message, loop_part: u64) -> bool {
-        message
+    fn has_looped(&self, message: &Message) -> bool {
+        let mut parts = message
             .items(HeaderName::Via)
             .filter_map(|item| crate::sip::message::Via::parse(message, item.span))
-            .any(|via| client::loop_part(via.branch()) == Some(loop_part))
+            .filter_map(|via| client::loop_part(via.branch()))
+            .peekable();
+        // Most have not been through a server like this one.
+        parts.peek().is_some() && {
+            let own = self.loop_part(message);
+            parts.any(|part| part == own)
+        }
     }
 
     /// How many copies of a request there may be (RFC 5393 section 5.3.3).
@@ -775,7 +792,8 @@ fn capabilities() -> Answer {
 
 /// Puts the value of `keep` into the topmost Via of a response (RFC 6223 section 4.4).
 fn keep(response: Bytes, seconds: Option<u32>) -> Bytes {
-    let (Some(seconds), Ok(message)) = (seconds, Message::parse(response.clone())) else {
+    let Some(seconds) = seconds else { return response };
+    let Ok(message) = Message::parse(response.clone()) else {
         return response;
     };
     let mut edits = Edits::new();

@@ -37,8 +37,13 @@ impl Edits {
 
     /// Puts `new` where `old` was.
     pub fn replace(&mut self, old: Span, new: &[u8]) {
+        self.replace_with(old, |text| text.extend_from_slice(new));
+    }
+
+    /// As [`Edits::replace`], with text that `write` appends.
+    pub fn replace_with(&mut self, old: Span, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.text.len();
-        self.text.extend_from_slice(new);
+        write(&mut self.text);
         self.splices.push(Splice {
             old,
             new: Span::new(start, self.text.len()),
@@ -47,12 +52,9 @@ impl Edits {
 
     /// As [`Edits::replace`], with formatted text.
     pub fn replace_fmt(&mut self, old: Span, new: std::fmt::Arguments<'_>) {
-        let start = self.text.len();
-        // Writing into memory does not fail.
-        let _ = self.text.write_fmt(new);
-        self.splices.push(Splice {
-            old,
-            new: Span::new(start, self.text.len()),
+        self.replace_with(old, |text| {
+            // Writing into memory does not fail.
+            let _ = text.write_fmt(new);
         });
     }
 
@@ -135,14 +137,11 @@ impl Edits {
             Some(header) => self.replace(header.value, value),
             None => {
                 let at = message.headers_end();
-                let start = self.text.len();
-                self.text.extend_from_slice(name.name().as_bytes());
-                self.text.extend_from_slice(b": ");
-                self.text.extend_from_slice(value);
-                self.text.extend_from_slice(b"\r\n");
-                self.splices.push(Splice {
-                    old: Span { start: at, end: at },
-                    new: Span::new(start, self.text.len()),
+                self.replace_with(Span { start: at, end: at }, |text| {
+                    text.extend_from_slice(name.name().as_bytes());
+                    text.extend_from_slice(b": ");
+                    text.extend_from_slice(value);
+                    text.extend_from_slice(b"\r\n");
                 });
             }
         }
@@ -154,20 +153,25 @@ impl Edits {
         if self.is_empty() {
             return source.clone();
         }
+        let mut out = Vec::with_capacity(source.len() + self.text.len());
+        self.write(message, Span::new(0, source.len()), &mut out);
+        Bytes::from(out)
+    }
+
+    /// Writes a part of the message, changed as by [`Edits::apply`]. All changes must lie in it.
+    pub fn write(&self, message: &Message, part: Span, out: &mut Vec<u8>) {
+        let source = message.bytes();
         let mut order: SmallVec<[Splice; 12]> = self.splices.clone();
         order.sort_by_key(|splice| splice.old.start);
-        let mut out = Vec::with_capacity(source.len() + self.text.len());
-        let mut at = 0;
+        let (mut at, end) = (part.start as usize, part.end as usize);
         for splice in order {
             let old = splice.old.range();
-            let end = source.len();
             if old.start > at {
                 out.extend_from_slice(&source[at..old.start.min(end)]);
             }
             out.extend_from_slice(&self.text[splice.new.range()]);
             at = at.max(old.end.min(end));
         }
-        out.extend_from_slice(&source[at..]);
-        Bytes::from(out)
+        out.extend_from_slice(&source[at..end]);
     }
 }

@@ -79,9 +79,11 @@ impl HeaderName {
         let Some(range) = PLACES.get(text.len()..text.len() + 2) else {
             return HeaderName::Other;
         };
+        // Nearly all are told from the others by their first letter, and written as here.
+        let is = |name: &[u8]| name[0] | 0x20 == text[0] | 0x20 && (name == text || name.eq_ignore_ascii_case(text));
         SORTED[usize::from(range[0])..usize::from(range[1])]
             .iter()
-            .find(|(_, name, _)| name.as_bytes().eq_ignore_ascii_case(text))
+            .find(|(_, name, _)| is(name.as_bytes()))
             .map_or(HeaderName::Other, |(name, _, _)| *name)
     }
 

@@ -1,10 +1,10 @@
 //! Responses of our own (RFC 3261 section 8.2.6).
 
-use std::{io::Write as _, net::SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::{HeaderName, Message};
+use super::{HeaderName, Message, put_address, put_number};
 
 /// A response to be made of a request.
 #[derive(Clone, Debug)]
@@ -37,15 +37,18 @@ impl<'a> Reply<'a> {
     /// The response: all Vias, From, To, Call-ID and CSeq of the request as they came, and what this says. What the request lacks is left out.
     pub fn to(&self, request: &Message) -> Bytes {
         let mut out = Vec::with_capacity(request.bytes().len().min(2048) + self.headers.len() + self.body.len());
-        // Writing into memory does not fail.
-        let _ = write!(out, "SIP/2.0 {} {}\r\n", self.code, self.reason);
+        out.extend_from_slice(b"SIP/2.0 ");
+        put_number(&mut out, self.code.into());
+        out.push(b' ');
+        out.extend_from_slice(self.reason.as_bytes());
+        out.extend_from_slice(b"\r\n");
         let mut first = true;
         for header in request.headers().iter().filter(|header| header.name == HeaderName::Via) {
             match (first, self.source) {
                 (true, Some(source)) => {
                     let mut edits = super::Edits::new();
                     note_source(request, source, &mut edits);
-                    edits.copy_line(request, *header, &mut out);
+                    edits.write(request, header.line, &mut out);
                 }
                 _ => copy(request, header.line, &mut out),
             }
@@ -54,7 +57,7 @@ impl<'a> Reply<'a> {
         for name in [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
             let Some(header) = request.find(name) else { continue };
             if name == HeaderName::To && !self.to_tag.is_empty() && request.to_tag().is_none() {
-                let _ = write!(out, "To: ");
+                out.extend_from_slice(b"To: ");
                 out.extend_from_slice(request.text(header.value));
                 out.extend_from_slice(b";tag=");
                 out.extend_from_slice(self.to_tag);
@@ -70,7 +73,9 @@ impl<'a> Reply<'a> {
             copy(request, header.line, &mut out);
         }
         out.extend_from_slice(self.headers);
-        let _ = write!(out, "Content-Length: {}\r\n\r\n", self.body.len());
+        out.extend_from_slice(b"Content-Length: ");
+        put_number(&mut out, self.body.len() as u64);
+        out.extend_from_slice(b"\r\n\r\n");
         out.extend_from_slice(self.body);
         Bytes::from(out)
     }
@@ -93,17 +98,24 @@ pub fn note_source(request: &Message, source: SocketAddr, edits: &mut super::Edi
             if let Some(value) = param.value {
                 at.end = place(value).end;
             }
-            edits.replace_fmt(at, format_args!("rport={}", source.port()));
+            edits.replace_with(at, |text| {
+                text.extend_from_slice(b"rport=");
+                put_number(text, source.port().into());
+            });
         }
         if param.name.eq_ignore_ascii_case(b"received")
             && let Some(value) = param.value
         {
-            edits.replace_fmt(place(value), format_args!("{}", source.ip().to_canonical()));
+            edits.replace_with(place(value), |text| put_address(text, source.ip()));
             received = true;
         }
     }
     if !received && (asks || other) {
-        edits.insert_fmt(via.span.end, format_args!(";received={}", source.ip().to_canonical()));
+        let end = via.span.end;
+        edits.replace_with(super::Span { start: end, end }, |text| {
+            text.extend_from_slice(b";received=");
+            put_address(text, source.ip());
+        });
     }
 }
 
@@ -114,16 +126,5 @@ fn copy(request: &Message, line: super::Span, out: &mut Vec<u8>) {
     if !text.ends_with(b"\r\n") {
         out.truncate(out.len() - usize::from(text.ends_with(b"\n")));
         out.extend_from_slice(b"\r\n");
-    }
-}
-
-impl super::Edits {
-    /// Copies one header line with the changes that lie in it.
-    fn copy_line(&self, message: &Message, header: super::Header, out: &mut Vec<u8>) {
-        let changed = self.apply(message);
-        // All changes are in this line, so what is behind it keeps its distance from the end.
-        let before = header.line.start as usize;
-        let behind = message.bytes().len() - header.line.end as usize;
-        out.extend_from_slice(&changed[before..changed.len() - behind]);
     }
 }

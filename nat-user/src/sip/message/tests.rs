@@ -210,3 +210,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn numbers_and_addresses_are_written_as_the_standard_library_does() {
+    for number in [0, 7, 10, 65_535, u64::MAX] {
+        let mut out = Vec::new();
+        put_number(&mut out, number);
+        assert_eq!(out, number.to_string().as_bytes());
+    }
+    for (address, text) in [
+        ("192.0.2.10", "192.0.2.10"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1"),
+    ] {
+        let mut out = Vec::new();
+        put_address(&mut out, address.parse().unwrap());
+        assert_eq!(out, text.as_bytes());
+    }
+}

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use super::{Circumstances, Registrar};
 use crate::sip::{
     location::{Contact, Location},
-    message::HeaderName,
+    message::{HeaderName, put_number},
     time::Time,
 };
 
@@ -21,7 +21,9 @@ impl Registrar {
                 && contact.cseq == done.cseq
                 && done.supports_outbound;
         }
-        let _ = write!(self.headers, "Date: {}\r\n", self.date.at(now));
+        self.headers.extend_from_slice(b"Date: ");
+        self.headers.extend_from_slice(self.date.at(now).as_bytes());
+        self.headers.extend_from_slice(b"\r\n");
         if !done.path.is_empty() && message.has_token(HeaderName::Supported, "path") {
             self.headers.extend_from_slice(b"Path: ");
             self.headers.extend_from_slice(&done.path);
@@ -75,11 +77,9 @@ fn write_contact(out: &mut Vec<u8>, contact: &Contact<'_>, now: Time) {
         }
     }
     // A contact of the configuration never expires; 32 bits are as near as the header gets.
-    let _ = write!(
-        out,
-        ";expires={}\r\n",
-        contact.remaining(now).unwrap_or(u32::MAX.into())
-    );
+    out.extend_from_slice(b";expires=");
+    put_number(out, contact.remaining(now).unwrap_or(u32::MAX.into()));
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The Date header, printed once a second.

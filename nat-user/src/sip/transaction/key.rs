@@ -9,6 +9,13 @@ use crate::sip::message::{Message, Method};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(u64);
 
+impl Key {
+    /// As a hash.
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// For tables whose keys are [`Key`]s already.
 pub type KeyHasher = BuildHasherDefault<Ready>;
 
@@ -74,13 +81,9 @@ impl Keys {
         Some(Key(hasher.finish()))
     }
 
-    /// The To tag of our own responses to a request: the same for each copy of it, and known again in its ACK.
-    pub fn tag(&self, request: &Message) -> [u8; 16] {
-        let mut hasher = self.0.build_hasher();
-        b"tag".hash(&mut hasher);
-        request.via().map(|via| via.branch()).hash(&mut hasher);
-        request.call_id().hash(&mut hasher);
-        hex(hasher.finish())
+    /// The To tag of our own responses to a request of this key: the same for each copy of it, and known again in its ACK.
+    pub fn tag(&self, key: Key) -> [u8; 16] {
+        hex(self.0.hash_one((b"tag", key)))
     }
 
     /// A hash over several texts that nobody else can compute.

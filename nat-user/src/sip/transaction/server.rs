@@ -50,7 +50,7 @@ pub struct Server {
     /// The proxy's record of what is done about it.
     pub context: Option<Id>,
     pub created: Time,
-    key: Key,
+    pub key: Key,
     invite: bool,
     /// The last response, to be given again.
     last: Option<Bytes>,
@@ -227,7 +227,7 @@ impl Servers {
             let (key, flow) = (server.key, server.flow);
             self.remove(id);
             if !reliable {
-                self.answered.insert(key, flow, response, &self.periods, now);
+                self.answered.insert(key, flow, &response, &self.periods, now);
             }
             return true;
         }

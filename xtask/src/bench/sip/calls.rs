@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use ::tests::ns::Namespace;
 use anyhow::{Result, ensure};
 
 use super::phones::{Phones, copy, field, lines, status, value};
+use super::rates::Round;
 use super::server::{DOMAIN, SERVER};
 use super::socket::Socket;
 
@@ -22,21 +22,6 @@ const WINDOW: usize = 32;
 const T1: Duration = Duration::from_millis(500);
 /// A call that is not over by then has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What came of the calls.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Calls that were made and ended as they should.
-    pub completed: u32,
-    /// Calls that were not over in time or were refused.
-    pub failed: u32,
-    /// Requests that were sent again.
-    pub again: u32,
-    /// From the first INVITE to the last answer.
-    pub time: Duration,
-    /// From the caller's INVITE to its arrival at the phone, in microseconds, sorted: what the proxy adds.
-    pub added: Vec<u32>,
-}
 
 struct Call {
     /// The phone that is called.
@@ -57,53 +42,58 @@ enum State {
     Ending(Vec<u8>),
 }
 
-/// Makes these calls to the phones numbered below `phones`, as fast as they are answered, or at a rate per second. No number may
-/// be used again while the server may know the call of that number.
-pub fn make(
-    ns: &Namespace,
-    crowd: &mut Phones,
-    phones: u32,
-    numbers: Range<u32>,
-    rate: Option<f64>,
-) -> Result<Outcome> {
-    let mut calls = Calls {
-        socket: Socket::open(ns, PORT)?,
-        open: HashMap::new(),
-        outcome: Outcome::default(),
-    };
-    let (start, mut next, mut swept) = (Instant::now(), numbers.start, Instant::now());
-    while next < numbers.end || !calls.open.is_empty() {
-        let now = Instant::now();
-        let due = match rate {
-            Some(rate) => numbers.start + (now.duration_since(start).as_secs_f64() * rate) as u32,
-            None => next.saturating_add(WINDOW.saturating_sub(calls.open.len()) as u32),
-        };
-        while next < due.min(numbers.end) {
-            calls.begin(next, next % phones, now)?;
-            next += 1;
-        }
-        calls.socket.flush()?;
-        calls.answer(crowd)?;
-        calls.proceed()?;
-        if now.duration_since(swept) > T1 / 10 {
-            swept = now;
-            calls.sweep(now)?;
-        }
-    }
-    let mut outcome = calls.outcome;
-    outcome.time = start.elapsed();
-    outcome.added.sort_unstable();
-    ensure!(outcome.completed > 0, "not one of the calls {numbers:?} was completed");
-    Ok(outcome)
-}
-
-struct Calls {
+/// The callers.
+pub struct Calls {
     socket: Socket,
+    phones: u32,
+    /// The number of the next call: none is used twice, because a server remembers calls for a while.
+    next: u32,
     open: HashMap<u32, Call>,
-    outcome: Outcome,
+    round: Round,
 }
 
 impl Calls {
+    /// Callers of the phones numbered below `phones`.
+    pub fn new(ns: &Namespace, phones: u32) -> Result<Self> {
+        Ok(Self {
+            socket: Socket::open(ns, PORT)?,
+            phones,
+            next: 0,
+            open: HashMap::new(),
+            round: Round::default(),
+        })
+    }
+
+    /// Makes so many calls, as fast as they are answered, or at a rate per second. The latency is what the proxy adds: from the
+    /// caller's INVITE to its arrival at the phone.
+    pub fn make(&mut self, crowd: &mut Phones, count: u32, rate: Option<f64>) -> Result<Round> {
+        let (first, end) = (self.next, self.next + count);
+        let (start, mut swept) = (Instant::now(), Instant::now());
+        while self.next < end || !self.open.is_empty() {
+            let now = Instant::now();
+            let due = match rate {
+                Some(rate) => first + (now.duration_since(start).as_secs_f64() * rate) as u32,
+                None => self.next.saturating_add(WINDOW.saturating_sub(self.open.len()) as u32),
+            };
+            while self.next < due.min(end) {
+                self.begin(self.next, self.next % self.phones, now)?;
+                self.next += 1;
+            }
+            self.socket.flush()?;
+            self.answer(crowd)?;
+            self.proceed()?;
+            if now.duration_since(swept) > T1 / 10 {
+                swept = now;
+                self.sweep(now)?;
+            }
+        }
+        let mut round = std::mem::take(&mut self.round);
+        round.time = start.elapsed();
+        round.latencies.sort_unstable();
+        ensure!(round.completed > 0, "not one of {count} calls was completed");
+        Ok(round)
+    }
+
     fn begin(&mut self, number: u32, phone: u32, now: Instant) -> Result<()> {
         self.open.insert(
             number,
@@ -168,8 +158,8 @@ impl Calls {
                     && matches!(call.state, State::Inviting | State::Proceeding)
                     && call.sent == call.begun
                 {
-                    self.outcome
-                        .added
+                    self.round
+                        .latencies
                         .push(now.duration_since(call.begun).as_micros() as u32);
                 }
                 let contact = "\r\nContact: <sip:phone@192.168.1.10:5060>\r\n";
@@ -216,11 +206,11 @@ impl Calls {
                 (200, State::Ending(_), true) => out.push(within(bytes, "ACK", 1, number, call.phone)),
                 (200, State::Ending(_), false) => {
                     self.open.remove(&number);
-                    self.outcome.completed += 1;
+                    self.round.completed += 1;
                 }
                 (300.., ..) => {
                     self.open.remove(&number);
-                    self.outcome.failed += 1;
+                    self.round.failed += 1;
                 }
                 _ => {}
             }
@@ -235,7 +225,7 @@ impl Calls {
     fn sweep(&mut self, now: Instant) -> Result<()> {
         let before = self.open.len();
         self.open.retain(|_, call| now.duration_since(call.begun) < PATIENCE);
-        self.outcome.failed += (before - self.open.len()) as u32;
+        self.round.failed += (before - self.open.len()) as u32;
         let late: Vec<u32> = self
             .open
             .iter()
@@ -256,7 +246,7 @@ impl Calls {
                     self.socket.send(CALLER, SERVER, |out| out.extend(bye))?;
                 }
             }
-            self.outcome.again += 1;
+            self.round.again += 1;
         }
         self.socket.flush()
     }

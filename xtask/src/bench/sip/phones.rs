@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ::tests::ns::Namespace;
 use anyhow::{Result, bail, ensure};
 
+use super::rates::Round;
 use super::server::{DOMAIN, SERVER};
 use super::socket::{Datagram, Socket};
 
@@ -28,19 +29,6 @@ pub struct Phones {
     cseq: u32,
 }
 
-/// What came of a round of requests.
-#[derive(Debug, Default)]
-pub struct Round {
-    /// Positive answers.
-    pub answered: u32,
-    /// Requests that were sent again.
-    pub again: u32,
-    /// From the first request to the last answer.
-    pub time: Duration,
-    /// From a request to its answer, without those that were sent again; in microseconds, sorted.
-    pub latencies: Vec<u32>,
-}
-
 /// The prompts that came in a time.
 #[derive(Debug, Default)]
 pub struct Prompts {
@@ -60,9 +48,31 @@ impl Phones {
         })
     }
 
-    /// Registers the phones numbered `from` to `to`, or refreshes them if they are registered: as fast as the server answers, or
-    /// at a rate per second.
-    pub fn register(&mut self, from: u32, to: u32, rate: Option<f64>) -> Result<Round> {
+    /// Registers the phones numbered `from` to `to`, as fast as the server answers. A refusal is an error.
+    pub fn register(&mut self, from: u32, to: u32) -> Result<Round> {
+        let round = self.send_registers(from, to, None)?;
+        ensure!(
+            round.failed == 0,
+            "{} of {} phones were refused",
+            round.failed,
+            to - from
+        );
+        Ok(round)
+    }
+
+    /// So many refreshes, of one phone after the other: as fast as the server answers, or at a rate per second.
+    pub fn refresh(&mut self, count: u32, rate: Option<f64>) -> Result<Round> {
+        let mut round = Round::default();
+        let mut left = count;
+        while left > 0 {
+            let some = left.min(self.count);
+            round.join(self.send_registers(0, some, rate)?);
+            left -= some;
+        }
+        Ok(round)
+    }
+
+    fn send_registers(&mut self, from: u32, to: u32, rate: Option<f64>) -> Result<Round> {
         ensure!(to <= self.count, "there are {} phones", self.count);
         self.cseq += 1;
         let mut waiting: Vec<Waiting> = Vec::new();
@@ -107,20 +117,23 @@ impl Phones {
                 if code < 200 {
                     continue;
                 }
-                ensure!(code == 200, "phone {phone} was answered {code}");
                 let answered = waiting.remove(at);
+                progress = now;
+                if code != 200 {
+                    round.failed += 1;
+                    continue;
+                }
+                round.completed += 1;
                 if !answered.again {
                     round
                         .latencies
                         .push(now.duration_since(answered.sent).as_micros() as u32);
                 }
-                round.answered += 1;
-                progress = now;
             }
             if now.duration_since(progress) > PATIENCE {
                 bail!(
                     "the server does not answer any more; {} of {} did it",
-                    round.answered,
+                    round.completed,
                     to - from
                 );
             }

@@ -1,25 +1,26 @@
 //! CPU time and memory of a server with all its processes.
 
 use std::fs;
+use std::mem::zeroed;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-/// The CPU time that these processes have used, in user and kernel mode, from `/proc/PID/stat`: in steps of 10 ms.
+/// The CPU time that these processes have used, in user and kernel mode, to the nanosecond: `/proc/PID/stat` has steps of 10 ms.
 pub fn cpu(pids: &[u32]) -> Result<Duration> {
-    // SAFETY: asks for a constant of the system.
-    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as u64;
-    let mut sum = 0;
-    for pid in pids {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid}"))?;
-        // The name, in parentheses, may have spaces in it.
-        let fields = text.rsplit_once(')').context("stat has no name")?.1;
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        for at in [11, 12] {
-            sum += fields.get(at).context("stat is too short")?.parse::<u64>()?;
-        }
-    }
-    Ok(Duration::from_micros(sum * 1_000_000 / ticks))
+    pids.iter().map(|pid| cpu_of(*pid)).sum()
+}
+
+fn cpu_of(pid: u32) -> Result<Duration> {
+    // SAFETY: both calls write to locals, for which zeroes are a value.
+    let (found, time) = unsafe {
+        let (mut clock, mut time) = (zeroed(), zeroed::<libc::timespec>());
+        let found = libc::clock_getcpuclockid(pid as libc::pid_t, &raw mut clock) == 0
+            && libc::clock_gettime(clock, &raw mut time) == 0;
+        (found, time)
+    };
+    ensure!(found, "process {pid} has no CPU time; it has ended");
+    Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
 /// The memory of these processes in bytes: their proportional set size, which counts what they share once.

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use tests::link::{Duty, End, Offloads, veth};
-use tests::ns::Namespace;
+use tests::ns::{Namespace, check};
 use tests::router::NatConfig;
 use tests::sip::kamailio::Kamailio;
 use tests::sipnat::Daemon;
@@ -62,8 +63,9 @@ pub struct Stand {
 }
 
 impl Stand {
-    /// Makes them.
-    pub fn new() -> Result<Self> {
+    /// Makes them. What the load receives is worked on at its own core, as it would be if it were another machine: a veth would do
+    /// it in the time of the server that sends.
+    pub fn new(load_cpu: usize) -> Result<Self> {
         let (server, load) = (Namespace::new("server")?, Namespace::new("load")?);
         let end = |ns| End {
             ns,
@@ -80,6 +82,11 @@ impl Stand {
             format!("addr add {LOAD}/24 dev eth0"),
             "route add local 10.0.0.0/8 dev lo".into(),
         ])?;
+        let steer = format!("echo {:x} > /sys/class/net/eth0/queues/rx-0/rps_cpus", 1u64 << load_cpu);
+        check(
+            Command::new("ip").args(["netns", "exec", load.name(), "sh", "-c", &steer]),
+            "steer the load's packets to its core",
+        )?;
         Ok(Self { server, load })
     }
 
@@ -87,15 +94,34 @@ impl Stand {
     pub fn start(&self, kind: Kind, options: Options) -> Result<Box<dyn Server>> {
         match kind {
             Kind::Kamailio => kamailio(&self.server, options).map(|server| Box::new(server) as Box<dyn Server>),
-            Kind::Sipnat => sipnat(&self.server, options).map(|server| Box::new(server) as Box<dyn Server>),
+            Kind::Sipnat => self
+                .sipnat(options, "off")
+                .map(|server| Box::new(server) as Box<dyn Server>),
         }
         .with_context(|| format!("start {kind}"))
     }
+
+    /// Starts sipnat with this file for registrations, or `off`. Only `[sip]`: no interface is translated.
+    pub fn sipnat(&self, options: Options, store: &str) -> Result<Daemon> {
+        let prompts = match options.prompts {
+            Some(seconds) => format!("[sip.paths]\nudp = \"options\"\ninterval = \"{seconds}s\"\n"),
+            None => "[sip.paths]\nudp = \"off\"\n".into(),
+        };
+        let toml = format!(
+            "[sip]\nstore = {store:?}\ntrusted = [\"10.0.0.0/8\"]\n[[sip.listen]]\ntransport = \"udp\"\naddress = \"{}\"\n\
+             [[sip.domain]]\nnames = [\"{DOMAIN}\"]\nauthenticate = false\n[sip.registrar]\nmax_registrations = {}\n{prompts}",
+            SERVER.ip(),
+            options.registrations.max(1000),
+        );
+        let config = NatConfig::toml(&toml).binary(&binary()).cpus(&options.cpu.to_string());
+        Daemon::start(&self.server, config)
+    }
 }
 
-/// One worker, as the server has one core; the location table has about one bucket per registration.
+/// One worker, as the server has one core; the location table has about one bucket per registration. It keeps transactions for seconds
+/// in shared memory that does not grow, and refuses calls when that is full.
 fn kamailio(ns: &Namespace, options: Options) -> Result<Kamailio> {
-    let megabytes = 256 + options.registrations / 1024 * 4;
+    let megabytes = 2048 + options.registrations / 1024 * 4;
     let buckets = options.registrations.next_power_of_two().ilog2().clamp(10, 20);
     let mut config = Kamailio::config(DOMAIN)
         .udp_only()
@@ -113,22 +139,6 @@ impl Server for Kamailio {
     fn pids(&self) -> Result<Vec<u32>> {
         process::family(self.pid())
     }
-}
-
-/// Only `[sip]`: no interface is translated.
-fn sipnat(ns: &Namespace, options: Options) -> Result<Daemon> {
-    let prompts = match options.prompts {
-        Some(seconds) => format!("[sip.paths]\nudp = \"options\"\ninterval = \"{seconds}s\"\n"),
-        None => "[sip.paths]\nudp = \"off\"\n".into(),
-    };
-    let toml = format!(
-        "[sip]\nstore = \"off\"\ntrusted = [\"10.0.0.0/8\"]\n[[sip.listen]]\ntransport = \"udp\"\naddress = \"{}\"\n\
-         [[sip.domain]]\nnames = [\"{DOMAIN}\"]\nauthenticate = false\n[sip.registrar]\nmax_registrations = {}\n{prompts}",
-        SERVER.ip(),
-        options.registrations.max(1000),
-    );
-    let config = NatConfig::toml(&toml).binary(&binary()).cpus(&options.cpu.to_string());
-    Daemon::start(ns, config)
 }
 
 impl Server for Daemon {
