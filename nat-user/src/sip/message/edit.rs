@@ -148,9 +148,21 @@ impl Edits {
         }
     }
 
+    /// By how many bytes what is at or behind `at` grows; negative if it shrinks.
+    pub fn growth(&self, at: u32) -> i64 {
+        let behind = self.splices.iter().filter(|splice| splice.old.start >= at);
+        behind
+            .map(|splice| splice.new.len() as i64 - splice.old.len() as i64)
+            .sum()
+    }
+
     /// The changed message. Where two changes overlap, the one that begins first wins and the other's removal is cut short.
     pub fn apply(&self, message: &Message) -> Bytes {
-        let source = message.bytes();
+        self.apply_to(message.bytes())
+    }
+
+    /// As [`Edits::apply`], to the bytes that the places are of.
+    pub fn apply_to(&self, source: &Bytes) -> Bytes {
         if self.is_empty() {
             return source.clone();
         }

@@ -1,0 +1,3 @@
+//! Media of calls, the control plane's part: session descriptions that are read and edited (RFC 8866).
+
+pub mod sdp;
