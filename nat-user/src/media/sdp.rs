@@ -40,7 +40,7 @@ pub struct Endpoint {
 }
 
 /// Why a description cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Unreadable {
     #[error("it is longer than {MAX_SIZE} bytes")]
     TooLong,
