@@ -1,4 +1,4 @@
-//! What a call asks of the data path: places at once, everything else as commands.
+//! What a call asks of the data path: places at once, because a description must name them, everything else as commands.
 
 use std::net::Ipv4Addr;
 
@@ -36,10 +36,10 @@ pub struct RelayId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PinholeId(pub u64);
 
-/// Who gives places: ports of our own addresses, each for one stream. A place relays nothing before its [`Command`] says so.
+/// Who gives places: ports of our own addresses, each for one stream.
 pub trait Ports {
-    /// Takes a place for two legs.
-    fn relay(&mut self, want: &Want) -> Result<Relay, Exhausted>;
+    /// Takes a place for two legs, `legs` of caller and callee, between which it relays from now on.
+    fn relay(&mut self, want: &Want, legs: [Leg; 2], expect: Expect) -> Result<Relay, Exhausted>;
 
     /// Makes a NAT binding for an endpoint inside, RTP at an even port and RTCP at the next one if it can be (RFC 4787 REQ-4). It works at
     /// once, with the filter that the NAT has.
@@ -47,6 +47,12 @@ pub trait Ports {
 
     /// Whether an endpoint is one of ours: an address of this machine, or a place that was given to another stream.
     fn is_ours(&self, address: Ipv4Addr, port: u16) -> bool;
+}
+
+/// Who gives places and does what is asked of them.
+pub trait DataPath: Ports + std::fmt::Debug + Send {
+    /// Does it, at once or soon. For a place that is gone it does nothing.
+    fn run(&mut self, command: Command);
 }
 
 /// What place is needed.
@@ -116,13 +122,8 @@ pub struct Expect {
 /// What the data path shall do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Begin to relay between a place's two legs: that of the caller, that of the callee.
-    OpenRelay {
-        relay: RelayId,
-        legs: [Leg; 2],
-        expect: Expect,
-    },
-    /// The leg of a party is another now, after an offer and its answer. `relatch`: who has latched is forgotten, because the party has moved.
+    /// The leg of a party is another now, after an offer and its answer: it may latch anew. `relatch`: who has latched is forgotten at once,
+    /// because the party has moved.
     Rearm {
         relay: RelayId,
         side: Side,

@@ -9,7 +9,7 @@ use super::{
     end::{End, Reach, is_public},
     sdp::{Endpoint, edit::IceMode},
 };
-use crate::config::Prefix;
+use crate::config::{Prefix, sip::Media};
 
 /// Which calls go through us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,18 @@ pub enum Plan {
 }
 
 impl Policy {
+    /// By the configuration. `inside`: what is inside of our NAT ([`Media::inside`]).
+    pub fn new(media: &Media, inside: Vec<Prefix>) -> Policy {
+        Policy {
+            anchor: media.anchor,
+            same_nat: media.same_nat,
+            ice: media.ice,
+            gate: media.gate_prefix,
+            max_streams: media.max_streams as usize,
+            inside,
+        }
+    }
+
     /// What is done for a stream between two ends.
     pub fn decide(&self, ends: [End; 2]) -> Plan {
         match self.anchor {

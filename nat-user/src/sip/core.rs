@@ -10,6 +10,7 @@ pub mod connections;
 pub mod desk;
 mod dialogs;
 pub mod here;
+mod media;
 mod request;
 mod response;
 pub mod seam;
@@ -70,6 +71,8 @@ pub struct Core<R> {
     contexts: Arena<Context>,
     dialogs: Dialogs,
     connections: Connections,
+    /// `None`: session descriptions pass as they are.
+    media: Option<media::Media>,
     /// What waits for a name to be looked up.
     queries: FxHashMap<QueryId, Waiting>,
     last_query: u64,
@@ -98,6 +101,7 @@ impl<R: Registry> Core<R> {
             contexts: Arena::default(),
             dialogs: Dialogs::new(&config.proxy),
             connections: Connections::default(),
+            media: None,
             queries: FxHashMap::default(),
             last_query: 0,
             timers: Timers::new(),
@@ -116,6 +120,11 @@ impl<R: Registry> Core<R> {
 
     /// Something happened.
     pub fn input(&mut self, input: Input, now: Time, out: &mut Vec<Command>) {
+        self.take(input, now, out);
+        self.media_ends();
+    }
+
+    fn take(&mut self, input: Input, now: Time, out: &mut Vec<Command>) {
         match input {
             Input::Received { flow, local, bytes } => {
                 if self.here.reached(flow.listener, local) {
@@ -185,6 +194,7 @@ impl<R: Registry> Core<R> {
             self.registry.path_news(&action, &mut self.paths, now);
         }
         self.news = actions;
+        self.media_ends();
     }
 
     /// Another configuration and other listeners, after a reload. What is under way goes on as it began. Whoever owns the registry tells it

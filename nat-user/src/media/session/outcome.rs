@@ -38,6 +38,24 @@ pub enum Left {
     Encoded,
 }
 
+impl Left {
+    /// As in counters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Left::Direct => "direct",
+            Left::Tcp => "tcp",
+            Left::PortRange => "port_range",
+            Left::Ipv6 => "ipv6",
+            Left::Transport => "transport",
+            Left::Multicast => "multicast",
+            Left::Exhausted => "exhausted",
+            Left::Lie(_) => "lie",
+            Left::Unreadable(_) => "unreadable",
+            Left::Encoded => "encoded",
+        }
+    }
+}
+
 /// Addresses that nobody's media can be at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Lie {

@@ -288,13 +288,8 @@ impl Table {
             Plan::Pinhole => Way::Pinholes(Default::default()),
             Plan::Relay if said.carrier == Carrier::Tcp => return Err(Stop::Left(Left::Tcp)),
             Plan::Relay => {
-                let relay = work.ports.relay(&work.want(said, ends))?;
-                work.out.push(Command::OpenRelay {
-                    relay: relay.id,
-                    legs,
-                    expect: said.expect,
-                });
-                Way::Relay(relay)
+                let want = work.want(said, ends);
+                Way::Relay(work.ports.relay(&want, legs, said.expect)?)
             }
         };
         let mut stream = Stream {

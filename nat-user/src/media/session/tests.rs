@@ -21,6 +21,15 @@ struct Places {
     next: u16,
     left: u32,
     wants: Vec<Want>,
+    opened: Vec<Opened>,
+}
+
+/// A relay that was opened since the last message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Opened {
+    id: RelayId,
+    legs: [Leg; 2],
+    expect: Expect,
 }
 
 impl Places {
@@ -29,6 +38,7 @@ impl Places {
             next: 20_000,
             left: 1000,
             wants: Vec::new(),
+            opened: Vec::new(),
         }
     }
 
@@ -50,10 +60,12 @@ impl Places {
 }
 
 impl Ports for Places {
-    fn relay(&mut self, want: &Want) -> Result<Relay, Exhausted> {
+    fn relay(&mut self, want: &Want, legs: [Leg; 2], expect: Expect) -> Result<Relay, Exhausted> {
         self.take(want)?;
+        let id = RelayId(u64::from(self.next));
+        self.opened.push(Opened { id, legs, expect });
         Ok(Relay {
-            id: RelayId(u64::from(self.next)),
+            id,
             aliases: [self.endpoint(want), self.endpoint(want)],
         })
     }
@@ -133,6 +145,7 @@ impl Call {
         };
         let mut edits = Edits::new();
         self.commands.clear();
+        self.ports.opened.clear();
         let passed = self
             .session
             .passes(&passing, &mut self.ports, &mut edits, &mut self.commands);
@@ -197,9 +210,9 @@ fn call() -> Call {
     let mut call = Call::new(ALICE, BOB);
     assert_eq!(call.caller("INVITE", "", &audio("192.168.1.10", 4000)), ours(20002));
     assert_eq!(
-        call.commands,
-        [Command::OpenRelay {
-            relay: RelayId(20000),
+        call.ports.opened,
+        [Opened {
+            id: RelayId(20000),
             legs: [closed(ALICE), closed(BOB)],
             expect: PCMA,
         }]
@@ -291,7 +304,7 @@ fn an_end_inside_gets_a_pinhole() {
     // A hole for somebody else is none.
     let mut call = Call::new("192.168.1.10", "198.51.100.2");
     assert_eq!(call.caller("INVITE", "", &audio("192.168.1.99", 4000)), ours(20002));
-    assert!(matches!(call.commands[0], Command::OpenRelay { legs, .. } if legs[0] == closed("192.168.1.10")));
+    assert_eq!(call.ports.opened[0].legs[0], closed("192.168.1.10"));
 }
 
 #[test]
@@ -362,12 +375,12 @@ fn delayed_offers_in_both_forms() {
         call.callee("200 INVITE", "b", &audio("198.51.100.99", 5000)),
         ours(20000)
     );
-    let opened = Command::OpenRelay {
-        relay: RelayId(20000),
+    let opened = Opened {
+        id: RelayId(20000),
         legs: [closed(ALICE), at([198, 51, 100, 99], 5000)],
         expect: PCMA,
     };
-    assert_eq!(call.commands, [opened]);
+    assert_eq!(call.ports.opened, [opened]);
     assert_eq!(call.caller("ACK", "b", &audio("192.168.1.10", 4000)), ours(20002));
     assert_eq!(call.commands, []);
     assert_eq!(call.end(), [Command::CloseRelay(RelayId(20000))]);
@@ -422,26 +435,24 @@ fn streams_come_and_go() {
         |address: &str, audio_port, fax| format!("{}m=image {fax} udptl t38\r\n", audio(address, audio_port));
     let told = call.caller("INVITE", "b", &with_fax("192.168.1.10", 0, 4002));
     assert_eq!(told, with_fax("203.0.113.1", 0, 20006));
-    assert!(matches!(
-        call.commands[..],
-        [Command::OpenRelay {
-            expect: Expect { rtp: false, .. },
-            ..
-        }]
-    ));
+    assert_eq!(
+        call.ports
+            .opened
+            .iter()
+            .map(|opened| opened.expect.rtp)
+            .collect::<Vec<_>>(),
+        [false]
+    );
     let told = call.callee("200 INVITE", "b", &with_fax("10.0.0.2", 0, 5002));
     assert_eq!(told, with_fax("203.0.113.1", 0, 20004));
     assert_eq!(call.commands, [Command::CloseRelay(RelayId(20000))]);
     // A second one that is refused gets no place for long.
     let two = format!("{}m=video 4008 RTP/AVP 31\r\n", with_fax("192.168.1.10", 0, 4002));
     call.caller("INVITE", "b", &two);
-    assert!(matches!(
-        call.commands[..],
-        [Command::OpenRelay {
-            relay: RelayId(20008),
-            ..
-        }]
-    ));
+    assert_eq!(
+        call.ports.opened.iter().map(|opened| opened.id).collect::<Vec<_>>(),
+        [RelayId(20008)]
+    );
     call.callee(
         "200 INVITE",
         "b",
@@ -595,7 +606,7 @@ proptest! {
         let mut call = if inside { Call::new("192.168.1.10", "198.51.100.2") } else { Call::new(ALICE, BOB) };
         call.ports.left = left;
         let mut open = BTreeSet::new();
-        let mut all = Vec::new();
+        let mut closed = BTreeSet::new();
         for (caller, line, tag, media) in messages {
             let side = if caller { Side::Caller } else { Side::Callee };
             let mut sdp = String::new();
@@ -607,25 +618,29 @@ proptest! {
                 sdp.push_str(&format!("m=x {port} {proto} 0\r\na=mid:{place}\r\n"));
             }
             let _ = call.pass(side, line, tag, &sdp);
-            all.append(&mut call.commands);
-        }
-        all.extend_from_slice(call.end());
-        let mut ids = BTreeSet::new();
-        for command in &all {
-            match command {
-                Command::OpenRelay { relay, .. } => {
-                    prop_assert!(ids.insert(relay.0) && open.insert(relay.0), "opened twice: {:?}", all);
-                }
-                Command::CloseRelay(relay) => prop_assert!(open.remove(&relay.0), "{:?}", all),
-                Command::Rearm { relay, .. } | Command::Expect { relay, .. } | Command::Hold { relay, .. } => {
-                    prop_assert!(open.contains(&relay.0), "{:?}", all);
-                }
-                Command::ClosePinhole(hole) => prop_assert!(ids.insert(hole.0), "closed twice: {:?}", all),
+            open.extend(call.ports.opened.iter().map(|opened| opened.id));
+            for command in &call.commands {
+                check(command, &mut open, &mut closed)?;
             }
         }
-        prop_assert!(open.is_empty(), "{:?}", all);
+        for command in call.end() {
+            check(command, &mut open, &mut closed)?;
+        }
+        prop_assert!(open.is_empty(), "{:?}", open);
         let asked = call.ports.wants.len();
         let given = if call.ports.left == 0 { asked.min(left as usize) } else { asked };
-        prop_assert_eq!(ids.len(), given, "{:?}", all);
+        prop_assert_eq!(closed.len(), given);
     }
+}
+
+/// A command is for a place that is open; what it closes was not closed before.
+fn check(command: &Command, open: &mut BTreeSet<RelayId>, closed: &mut BTreeSet<u64>) -> Result<(), TestCaseError> {
+    match command {
+        Command::CloseRelay(relay) => prop_assert!(open.remove(relay) && closed.insert(relay.0), "{:?}", command),
+        Command::ClosePinhole(hole) => prop_assert!(closed.insert(hole.0), "{:?}", command),
+        Command::Rearm { relay, .. } | Command::Expect { relay, .. } | Command::Hold { relay, .. } => {
+            prop_assert!(open.contains(relay), "{:?}", command);
+        }
+    }
+    Ok(())
 }

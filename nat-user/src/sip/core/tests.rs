@@ -4,6 +4,7 @@ mod calls;
 mod dialogs;
 mod forks;
 mod loss;
+mod media;
 mod rfc3665;
 mod ways;
 
@@ -209,6 +210,7 @@ fn settings() -> Sip {
             transactions: 1000,
         },
         observe: config::Observe::default(),
+        media: config::Media::default(),
     }
 }
 
