@@ -15,7 +15,13 @@ use std::{
 };
 
 use super::{Prefix, Rate};
-use crate::sip::flow::Transport;
+use crate::{
+    media::{
+        policy::{Anchor, SameNat},
+        sdp::edit::IceMode,
+    },
+    sip::flow::Transport,
+};
 
 /// `[sip]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +54,7 @@ pub struct Sip {
     pub auth: Auth,
     pub limits: SipLimits,
     pub observe: Observe,
+    pub media: Media,
 }
 
 /// `[[sip.listen]]`: an address and transport on which SIP is spoken.
@@ -309,4 +316,34 @@ pub struct Observe {
     pub ports: Vec<u16>,
     /// The longest extension. Default 3632 s.
     pub max: Duration,
+}
+
+/// `[sip.media]`: when the media of calls goes through us, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Media {
+    /// Which calls' media goes through us. Default [`Anchor::Auto`].
+    pub anchor: Anchor,
+    /// Calls between two ends inside of the same NAT. Default [`SameNat::Anchor`].
+    pub same_nat: SameNat,
+    /// What becomes of ICE (RFC 8839) where media goes through us. Default [`IceMode::Replace`].
+    pub ice: IceMode,
+    /// Media of a phone behind somebody else's NAT may come from the prefix of this length around the source of its signalling, in bits (RFC 7362
+    /// section 4). Default 32: from that address alone; at least 24.
+    pub gate_prefix: u8,
+    /// m= lines of one session description; one with more is refused with 488. Default 32.
+    pub max_streams: u32,
+    /// What is inside of our NAT. `None` (default): the NAT's `inside_prefixes`, or all private addresses where it has none (RFC 1918, RFC 6598).
+    pub inside: Option<Vec<Prefix>>,
+}
+
+impl Media {
+    /// What is inside of our NAT; nothing if none runs.
+    pub fn inside(&self, nat: &super::Nat) -> Vec<Prefix> {
+        match &self.inside {
+            Some(inside) => inside.clone(),
+            None if !nat.runs() => Vec::new(),
+            None if !nat.inside_prefixes.is_empty() => nat.inside_prefixes.clone(),
+            None => defaults::PRIVATE.to_vec(),
+        }
+    }
 }

@@ -10,6 +10,7 @@ pub mod connections;
 pub mod desk;
 mod dialogs;
 pub mod here;
+mod media;
 mod queries;
 mod request;
 mod response;
@@ -70,6 +71,8 @@ pub struct Core<R> {
     contexts: Arena<Context>,
     dialogs: Dialogs,
     connections: Connections,
+    /// `None`: session descriptions pass as they are.
+    media: Option<media::Media>,
     queries: Queries,
     timers: Timers<Due>,
     plan: DialPlan,
@@ -96,6 +99,7 @@ impl<R: Registry> Core<R> {
             contexts: Arena::default(),
             dialogs: Dialogs::new(&config.proxy),
             connections: Connections::default(),
+            media: None,
             queries: Queries::default(),
             timers: Timers::new(),
             plan: DialPlan::new(&config),
@@ -113,6 +117,11 @@ impl<R: Registry> Core<R> {
 
     /// Something happened.
     pub fn input(&mut self, input: Input, now: Time, out: &mut Vec<Command>) {
+        self.take(input, now, out);
+        self.media_ends();
+    }
+
+    fn take(&mut self, input: Input, now: Time, out: &mut Vec<Command>) {
         match input {
             Input::Received { flow, local, bytes } => {
                 if self.here.reached(flow.listener, local) {
@@ -189,6 +198,7 @@ impl<R: Registry> Core<R> {
             self.registry.path_news(&action, &mut self.paths, now);
         }
         self.news = actions;
+        self.media_ends();
     }
 
     /// Another configuration and other listeners, after a reload. What is under way goes on as it began. Whoever owns the registry tells it

@@ -23,7 +23,7 @@ use super::{
     timers::Timers,
     transaction::Due,
 };
-use crate::config::sip::Proxy;
+use crate::{config::sip::Proxy, media::command::Side};
 
 /// How long after a session's or subscription's end its dialog is kept, for the messages that are still under way (64 × T1).
 const GRACE: Duration = Duration::from_secs(32);
@@ -44,13 +44,6 @@ pub struct Beginning<'a> {
     pub callee: Option<&'a str>,
 }
 
-/// Who sends a request within a dialog.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Caller,
-    Callee,
-}
-
 /// The table.
 #[derive(Debug)]
 pub struct Dialogs {
@@ -62,6 +55,8 @@ pub struct Dialogs {
     users: HashMap<Box<str>, u32>,
     calls: usize,
     longest: Duration,
+    /// Those that have ended since somebody asked.
+    ended: Vec<Id>,
 }
 
 impl Dialogs {
@@ -73,6 +68,7 @@ impl Dialogs {
             users: HashMap::new(),
             calls: 0,
             longest: proxy.max_call_duration,
+            ended: Vec::new(),
         }
     }
 
@@ -298,6 +294,7 @@ impl Dialogs {
             return;
         };
         self.index.remove(&dialog.key);
+        self.ended.push(id);
         let holder = dialog.kind.holder();
         dialog.caller.release(holder, paths, now);
         for callee in &mut dialog.callees {
@@ -316,8 +313,13 @@ impl Dialogs {
         }
     }
 
+    /// The dialogs that have ended since this was asked last.
+    pub fn ended(&mut self) -> impl Iterator<Item = Id> {
+        self.ended.drain(..)
+    }
+
     /// The dialog that a request belongs to, and who sends it.
-    fn find(&self, request: &Message) -> Option<(Id, Side)> {
+    pub fn find(&self, request: &Message) -> Option<(Id, Side)> {
         let (call_id, from, to) = (request.call_id(), request.from_tag()?, request.to_tag()?);
         let matches = |tag: &[u8], other: &[u8], side| {
             let id = *self.index.get(&self.key(call_id, tag))?;

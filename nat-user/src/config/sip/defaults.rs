@@ -1,9 +1,15 @@
 //! The default of every table of `[sip]`, which is what `sipnat.sample.toml` shows.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
-use super::{Auth, DigestAlgorithm, Fork, Observe, Paths, Prompt, Proxy, RecordRoute, Registrar, SipLimits};
-use crate::config::Rate;
+use super::{Auth, DigestAlgorithm, Fork, Media, Observe, Paths, Prompt, Proxy, RecordRoute, Registrar, SipLimits};
+use crate::{
+    config::{Prefix, Rate},
+    media::{
+        policy::{Anchor, SameNat},
+        sdp::edit::IceMode,
+    },
+};
 
 /// Where registrations are kept unless told otherwise.
 pub const STORE: &str = "/var/lib/sipnat/registrations.redb";
@@ -11,6 +17,34 @@ pub const STORE: &str = "/var/lib/sipnat/registrations.redb";
 pub const SECRET: &str = "/var/lib/sipnat/secret";
 /// Numbers that pass every limit unless told otherwise.
 pub const EMERGENCY: [&str; 2] = ["112", "911"];
+
+/// Private addresses: RFC 1918 and, for the NATs of access providers, RFC 6598.
+pub const PRIVATE: [Prefix; 4] = [
+    private([10, 0, 0, 0], 8),
+    private([172, 16, 0, 0], 12),
+    private([192, 168, 0, 0], 16),
+    private([100, 64, 0, 0], 10),
+];
+
+const fn private([a, b, c, d]: [u8; 4], len: u8) -> Prefix {
+    Prefix {
+        addr: Ipv4Addr::new(a, b, c, d),
+        len,
+    }
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Media {
+            anchor: Anchor::Auto,
+            same_nat: SameNat::Anchor,
+            ice: IceMode::Replace,
+            gate_prefix: 32,
+            max_streams: 32,
+            inside: None,
+        }
+    }
+}
 
 impl Default for Registrar {
     fn default() -> Self {

@@ -20,6 +20,10 @@ use crate::{
         raw::At,
         text::{FromText, Text},
     },
+    media::{
+        policy::{Anchor, SameNat},
+        sdp::edit::IceMode,
+    },
     sip::flow::Transport,
 };
 
@@ -42,6 +46,7 @@ pub struct Sip {
     pub auth: Auth,
     pub limits: Limits,
     pub observe: Observe,
+    pub media: Media,
 }
 
 #[derive(Deserialize)]
@@ -176,6 +181,17 @@ pub struct Observe {
     pub enabled: Option<bool>,
     pub ports: At<Vec<Spanned<i64>>>,
     pub max: At<Text<Duration>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Media {
+    pub anchor: Option<Anchor>,
+    pub same_nat: Option<SameNat>,
+    pub ice: Option<IceMode>,
+    pub gate_prefix: At<i64>,
+    pub max_streams: At<i64>,
+    pub inside: Option<Vec<Spanned<Text<Prefix>>>>,
 }
 
 /// `sip.store`.

@@ -5,6 +5,10 @@ use std::{net::IpAddr, time::Duration};
 use super::*;
 use crate::{
     config::{Config, ConfigError},
+    media::{
+        policy::{Anchor, SameNat},
+        sdp::edit::IceMode,
+    },
     sip::flow::Transport,
 };
 
@@ -52,6 +56,7 @@ fn minimal() -> Sip {
         auth: Auth::default(),
         limits: SipLimits::default(),
         observe: Observe::default(),
+        media: Media::default(),
     }
 }
 
@@ -138,6 +143,10 @@ pub fn is_the_sample(sample: &Sip) {
             adapt: Some((Duration::from_secs(10), Duration::from_secs(60))),
             ..Paths::default()
         },
+        media: Media {
+            inside: Some(vec!["192.168.0.0/16".parse().unwrap()]),
+            ..Media::default()
+        },
         ..minimal()
     };
     assert_eq!(*sample, expected);
@@ -195,6 +204,13 @@ fn everything_can_be_said() {
         [sip.observe]
         enabled = false
         ports = [5060, 5062]
+        [sip.media]
+        anchor = "always"
+        same_nat = "direct"
+        ice = "remove"
+        gate_prefix = 24
+        max_streams = 1
+        inside = ["192.168.1.0/24", "192.168.2.0/24"]
     "#);
     assert_eq!(config.store, None);
     assert_eq!(
@@ -234,6 +250,36 @@ fn everything_can_be_said() {
     );
     assert_eq!(config.auth.algorithms, [DigestAlgorithm::Sha512_256]);
     assert_eq!(config.observe.ports, [5060, 5062]);
+    let media = Media {
+        anchor: Anchor::Always,
+        same_nat: SameNat::Direct,
+        ice: IceMode::Remove,
+        gate_prefix: 24,
+        max_streams: 1,
+        inside: Some(
+            ["192.168.1.0/24", "192.168.2.0/24"]
+                .map(|text| text.parse().unwrap())
+                .to_vec(),
+        ),
+    };
+    assert_eq!(config.media, media);
+}
+
+/// What is inside of the NAT: what is said, what the NAT says, private addresses; nothing without one.
+#[test]
+fn the_inside_of_the_nat() {
+    let inside = |nat: &str, media: &str| {
+        let config = parse(&format!("{nat}{MINIMAL}[sip.media]\n{media}")).unwrap();
+        let inside = config.sip.unwrap().media.inside(&config.nat);
+        inside.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    let nat = "[nat]\ninside = [\"a\"]\noutside = [\"b\"]\n";
+    assert_eq!(inside("", ""), "");
+    assert_eq!(inside(nat, ""), "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10");
+    let with_prefixes = format!("{nat}inside_prefixes = [\"192.168.7.0/24\"]\n");
+    assert_eq!(inside(&with_prefixes, ""), "192.168.7.0/24");
+    assert_eq!(inside(&with_prefixes, "inside = [\"10.1.0.0/16\"]"), "10.1.0.0/16");
+    assert_eq!(inside(nat, "inside = []"), "");
 }
 
 /// A default that does not fit bounds which the file moves is moved along.
@@ -339,6 +385,13 @@ const BEHIND_MINIMAL: &[Wrong] = &[
     ("[sip.observe]\nports = []", Some((9, 9)), "0 ports", "enabled = false"),
     ("[sip.observe]\nports = [0]", Some((9, 10)), "a port of sip.observe.ports is 0", "1 to 65535"),
     ("[sip.observe]\nmax = \"1s\"", Some((9, 7)), "sip.observe.max", "from 1m"),
+    ("[sip.media]\nanchor = \"yes\"", Some((9, 10)), "unknown variant `yes`", "one of the values"),
+    ("[sip.media]\nsame_nat = \"relay\"", Some((9, 12)), "unknown variant `relay`", "one of the values"),
+    ("[sip.media]\nice = true", Some((9, 7)), "", ""),
+    ("[sip.media]\ngate_prefix = 8", Some((9, 15)), "RFC 7362 section 4", "24 to 32"),
+    ("[sip.media]\nmax_streams = 0", Some((9, 15)), "0 m= lines", "1 to 256"),
+    ("[sip.media]\ninside = [\"10.0.0.1\", \"10.0.0.0/8\"]", Some((9, 23)), "overlaps", "the wider one"),
+    ("[sip.media]\ninside = [\"10.0.0.0/33\"]", Some((9, 11)), "", "192.0.2.0/24"),
     ("[sip.store]", Some((8, 1)), "", ""),
     ("[[forward]]\nprotocol = \"udp\"\nexternal = \"80\"\ninside = \"10.0.0.1:80\"", Some((8, 1)), "a forward needs a NAT", "[nat]"),
 ];

@@ -5,8 +5,8 @@ use std::{net::IpAddr, ops::Range, path::PathBuf, time::Duration};
 use toml::Spanned;
 
 use super::{
-    Auth, Callers, DigestAlgorithm, Domain, ListenAddress, Listener, Observe, Paths, Proxy, Registrar, Role, Route,
-    Sip, SipLimits, StaticContact, Tls, check, defaults, raw, uri::Uri,
+    Auth, Callers, DigestAlgorithm, Domain, ListenAddress, Listener, Media, Observe, Paths, Proxy, Registrar, Role,
+    Route, Sip, SipLimits, StaticContact, Tls, check, defaults, raw, uri::Uri,
 };
 use crate::config::{
     Prefix,
@@ -50,6 +50,7 @@ pub fn sip(mut raw: raw::Sip) -> Result<Sip, Fault> {
         auth: auth(raw.auth)?,
         limits: limits(raw.limits)?,
         observe: observe(raw.observe)?,
+        media: media(raw.media)?,
     };
     check::sip(&sip, &places)?;
     Ok(sip)
@@ -680,5 +681,41 @@ fn observe(raw: raw::Observe) -> Result<Observe, Fault> {
             "sip.observe.max",
             "a binding must end at some time after its phone is gone",
         )?,
+    })
+}
+
+fn media(raw: raw::Media) -> Result<Media, Fault> {
+    let default = Media::default();
+    let inside = raw.inside.map(|prefixes| {
+        let mut inside: Vec<Prefix> = Vec::new();
+        for prefix in prefixes {
+            let one = prefix.get_ref().0;
+            if inside.iter().any(|other| other.overlaps(&one)) {
+                let message = format!("{one} overlaps another prefix of sip.media.inside");
+                return Err(Fault::at(prefix.span(), message, "keep the wider one of the two"));
+            }
+            inside.push(one);
+        }
+        Ok(inside)
+    });
+    Ok(Media {
+        anchor: raw.anchor.unwrap_or(default.anchor),
+        same_nat: raw.same_nat.unwrap_or(default.same_nat),
+        ice: raw.ice.unwrap_or(default.ice),
+        gate_prefix: number(
+            raw.gate_prefix,
+            default.gate_prefix,
+            24..=32,
+            "sip.media.gate_prefix",
+            "bits (whoever is within the prefix can take a stream before its first packet, RFC 7362 section 4)",
+        )?,
+        max_streams: number(
+            raw.max_streams,
+            default.max_streams,
+            1..=256,
+            "sip.media.max_streams",
+            "m= lines",
+        )?,
+        inside: inside.transpose()?,
     })
 }

@@ -179,6 +179,10 @@ impl<R: Registry> Core<R> {
     }
 
     fn send(&mut self, id: Id, index: usize, to: Destination, now: Time, out: &mut Vec<Command>) {
+        let edits = match self.media_request(id, index, &to) {
+            Ok(edits) => edits,
+            Err(refusal) => return self.media_refuses(id, index, refusal, now, out),
+        };
         let Some(context) = self.contexts.get(id) else { return };
         let Some(server) = self.servers.get(context.server) else {
             return;
@@ -209,7 +213,7 @@ impl<R: Registry> Core<R> {
             Vec::new()
         };
         let forward = |name: &crate::sip::transaction::client::Branch| {
-            let (edits, breadth) = (context.edits.clone(), share(context.breadth, context, index));
+            let (edits, breadth) = (edits.clone(), share(context.breadth, context, index));
             Forward {
                 request: &server.request,
                 came: context.flow,
@@ -424,6 +428,7 @@ impl<R: Registry> Core<R> {
             return;
         }
         Best::choose(&mut context.best, response);
+        self.media_fork_over(id, index);
     }
 
     /// If all branches have ended: tries the next places, or gives the best response.

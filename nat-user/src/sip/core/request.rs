@@ -680,11 +680,12 @@ impl<R: Registry> Core<R> {
         }
     }
 
-    fn put_ack(&self, ack: &Ack, to: Destination, out: &mut Vec<Command>) {
+    fn put_ack(&mut self, ack: &Ack, to: Destination, out: &mut Vec<Command>) {
         let listener = match &to {
             Destination::Flow(flow) => flow.listener,
             Destination::Hop { listener, .. } => *listener,
         };
+        let edits = self.media_ack(&ack.message, &ack.flow);
         let Some(from) = self.here.get(listener) else { return };
         let branch = ack.message.via().map_or(&b""[..], |via| via.branch());
         // The same for each copy of the ACK (section 16.11).
@@ -700,7 +701,7 @@ impl<R: Registry> Core<R> {
             record_route: b"",
             credentials: None,
             breadth: self.breadth(&ack.message),
-            edits: Edits::new(),
+            edits,
         }
         .compose();
         out.push(Command::Send {
@@ -769,7 +770,7 @@ impl<R: Registry> Core<R> {
         self.is_outbound(incoming) && self.registry.is_known(&incoming.flow, &self.paths, now)
     }
 
-    fn is_emergency(&self, message: &Message) -> bool {
+    pub(super) fn is_emergency(&self, message: &Message) -> bool {
         if self.config.emergency.is_empty() || message.method() == Some(Method::Register) {
             return false;
         }

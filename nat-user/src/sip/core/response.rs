@@ -53,7 +53,7 @@ impl<R: Registry> Core<R> {
             return;
         }
         let edits = self.hear(id, index, &message, &flow, now);
-        self.pass(id, &message, edits, now, out);
+        self.pass(id, index, &message, edits, now, out);
     }
 
     fn success(&mut self, id: Id, index: usize, message: Message, flow: Flow, now: Time, out: &mut Vec<Command>) {
@@ -71,7 +71,7 @@ impl<R: Registry> Core<R> {
             }
         }
         let edits = self.hear(id, index, &message, &flow, now);
-        self.pass(id, &message, edits, now, out);
+        self.pass(id, index, &message, edits, now, out);
         // Item 10: the others need not ring any more.
         self.cancel_all(id, false, now, out);
     }
@@ -137,11 +137,12 @@ impl<R: Registry> Core<R> {
                 edits.append(message, lines);
             }
         }
-        self.pass(id, message, edits, now, out);
+        self.pass(id, branch, message, edits, now, out);
     }
 
     /// Gives a response that came, with our Via taken out.
-    fn pass(&mut self, id: Id, message: &Message, mut edits: Edits, now: Time, out: &mut Vec<Command>) {
+    fn pass(&mut self, id: Id, index: usize, message: &Message, mut edits: Edits, now: Time, out: &mut Vec<Command>) {
+        self.media_response(id, index, message, &mut edits);
         let Some(context) = self.contexts.get(id) else { return };
         let stream = context.flow.transport.reliable();
         if let Some(ticket) = context.register {

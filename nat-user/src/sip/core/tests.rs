@@ -5,6 +5,7 @@ mod connections;
 mod dialogs;
 mod forks;
 mod loss;
+mod media;
 mod rfc3665;
 mod ways;
 
@@ -250,6 +251,7 @@ fn settings() -> Sip {
             transactions: 1000,
         },
         observe: config::Observe::default(),
+        media: config::Media::default(),
     }
 }
 

@@ -62,6 +62,7 @@ fn config() -> Sip {
             transactions: 1000,
         },
         observe: config::Observe::default(),
+        media: config::Media::default(),
     }
 }
 

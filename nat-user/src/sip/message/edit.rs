@@ -147,20 +147,35 @@ impl Edits {
         }
     }
 
+    /// By how many bytes what is at or behind `at` grows; negative if it shrinks.
+    pub fn growth(&self, at: u32) -> i64 {
+        let behind = self.splices.iter().filter(|splice| splice.old.start >= at);
+        behind
+            .map(|splice| splice.new.len() as i64 - splice.old.len() as i64)
+            .sum()
+    }
+
     /// The changed message. Where two changes overlap, the one that begins first wins and the other's removal is cut short.
     pub fn apply(&self, message: &Message) -> Bytes {
-        let source = message.bytes();
+        self.apply_to(message.bytes())
+    }
+
+    /// As [`Edits::apply`], to the bytes that the places are of.
+    pub fn apply_to(&self, source: &Bytes) -> Bytes {
         if self.is_empty() {
             return source.clone();
         }
         let mut out = Vec::with_capacity(source.len() + self.text.len());
-        self.write(message, Span::new(0, source.len()), &mut out);
+        self.write_to(source, Span::new(0, source.len()), &mut out);
         Bytes::from(out)
     }
 
     /// Writes a part of the message, changed as by [`Edits::apply`]. All changes must lie in it.
     pub fn write(&self, message: &Message, part: Span, out: &mut Vec<u8>) {
-        let source = message.bytes();
+        self.write_to(message.bytes(), part, out);
+    }
+
+    fn write_to(&self, source: &[u8], part: Span, out: &mut Vec<u8>) {
         let mut order: SmallVec<[Splice; 12]> = self.splices.clone();
         order.sort_by_key(|splice| splice.old.start);
         let (mut at, end) = (part.start as usize, part.end as usize);

@@ -79,6 +79,7 @@ pub fn reason(code: u16) -> &'static str {
         483 => "Too Many Hops",
         486 => "Busy Here",
         487 => "Request Terminated",
+        488 => "Not Acceptable Here",
         500 => "Server Internal Error",
         502 => "Bad Gateway",
         503 => "Service Unavailable",

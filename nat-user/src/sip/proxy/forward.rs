@@ -156,21 +156,25 @@ pub fn uri_place(message: &Message) -> Option<Span> {
     }
 }
 
-/// What a datagram has behind its body is not passed on, and a stream needs a length (section 18.3).
+/// What a datagram has behind its body is not passed on, a stream needs a length, and a body that has changed another one (section 18.3).
 pub fn content_length(message: &Message, stream: bool, edits: &mut Edits) {
+    let grown = edits.growth(message.body_start());
+    let changed = message.body().len() as i64 + grown;
     match message.content_length() {
-        Some(length) if length < message.rest().len() => {
-            let end = message.bytes().len() as u32;
-            edits.remove(Span {
-                start: message.body_start() + length as u32,
-                end,
-            });
+        Some(length) => {
+            if length < message.rest().len() {
+                let end = message.bytes().len() as u32;
+                edits.remove(Span {
+                    start: message.body_start() + length as u32,
+                    end,
+                });
+            }
+            if grown != 0 {
+                edits.set_header(message, HeaderName::ContentLength, changed.to_string().as_bytes());
+            }
         }
-        None if stream => {
-            let line = format!("Content-Length: {}\r\n", message.rest().len());
-            edits.append(message, line.as_bytes());
-        }
-        _ => {}
+        None if stream => edits.set_header(message, HeaderName::ContentLength, changed.to_string().as_bytes()),
+        None => {}
     }
 }
 

@@ -19,7 +19,8 @@ pub fn is_behind(request: &Message, flow: &Flow) -> bool {
     is_device(request) && translated(request, flow)
 }
 
-fn is_device(request: &Message) -> bool {
+/// Whether the sender speaks with us itself: no proxy has added a Via before us.
+pub fn is_device(request: &Message) -> bool {
     request.items(HeaderName::Via).nth(1).is_none()
 }
 

@@ -1,0 +1,255 @@
+//! Session descriptions that pass the core: edited in place, with lengths that fit, and relays that end with their calls.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+};
+
+use super::*;
+use crate::media::{
+    command::{
+        Command as Media, DataPath, Exhausted, Expect, Leg, Pinhole, PinholeId, Ports, Relay, RelayId, Side, Want,
+    },
+    policy::Policy,
+    sdp::Endpoint,
+};
+
+/// The caller and the phone are behind NATs of others.
+const CALLER: &str = "134.56.9.9:5060";
+const PHONE: &str = "134.56.1.1:5070";
+
+/// Ports in their order, as long as there are some.
+#[derive(Debug, Default)]
+struct Places {
+    given: u16,
+    left: u16,
+    emergencies: usize,
+    commands: Vec<Media>,
+}
+
+#[derive(Clone, Debug)]
+struct Path(Arc<Mutex<Places>>);
+
+impl Path {
+    fn endpoint(&self, want: &Want) -> Result<Endpoint, Exhausted> {
+        let mut places = self.0.lock().unwrap();
+        places.left = places.left.checked_sub(1).ok_or(Exhausted)?;
+        places.emergencies += usize::from(want.emergency);
+        places.given += 2;
+        let port = 20_000 + places.given;
+        Ok(Endpoint {
+            address: [134, 56, 3, 1].into(),
+            port,
+            rtcp: Some(port + 1),
+        })
+    }
+
+    fn commands(&self) -> Vec<Media> {
+        std::mem::take(&mut self.0.lock().unwrap().commands)
+    }
+}
+
+impl Ports for Path {
+    fn relay(&mut self, want: &Want, _: [Leg; 2], _: Expect) -> Result<Relay, Exhausted> {
+        let aliases = [self.endpoint(want)?, self.endpoint(want)?];
+        Ok(Relay {
+            id: RelayId(aliases[0].port.into()),
+            aliases,
+        })
+    }
+
+    fn pinhole(&mut self, _: Endpoint, want: &Want) -> Result<Pinhole, Exhausted> {
+        let outside = self.endpoint(want)?;
+        Ok(Pinhole {
+            id: PinholeId(outside.port.into()),
+            outside,
+        })
+    }
+
+    fn is_ours(&self, address: Ipv4Addr, _: u16) -> bool {
+        address == Ipv4Addr::new(134, 56, 3, 1)
+    }
+}
+
+impl DataPath for Path {
+    fn run(&mut self, command: Media) {
+        self.0.lock().unwrap().commands.push(command);
+    }
+}
+
+fn world(contacts: Vec<Found>) -> (World, Path) {
+    let mut world = World::new(|_| {});
+    world.register("user@net.com", contacts);
+    let path = Path(Arc::new(Mutex::new(Places {
+        left: 100,
+        ..Places::default()
+    })));
+    let policy = Policy::new(&world.core.config().media, Vec::new());
+    world.core.anchor_media(policy, Box::new(path.clone()));
+    (world, path)
+}
+
+fn phone() -> Vec<Found> {
+    vec![found("sip:user@192.168.1.10:5060", udp(PHONE), true, 1000)]
+}
+
+/// A message with this description, whose length is that with CRLF.
+fn with(text: &str, sdp: &str) -> String {
+    let length = sdp.len() + sdp.matches('\n').count();
+    let body = format!("Content-Type: application/sdp\nContent-Length: {length}\n\n{sdp}");
+    text.replace("Content-Length: 0\n\n", &body)
+}
+
+fn audio(address: &str, port: u16) -> String {
+    format!("v=0\no=- 1 1 IN IP4 10.9.9.9\ns=-\nc=IN IP4 {address}\nt=0 0\nm=audio {port} RTP/AVP 8\n")
+}
+
+fn ours(port: u16) -> String {
+    audio("134.56.3.1", port)
+}
+
+/// The body of a message, which must be as long as it says.
+fn body(sent: &Sent) -> String {
+    let body = sent.message.rest();
+    assert_eq!(sent.message.content_length(), Some(body.len()), "{sent:?}");
+    String::from_utf8_lossy(body).replace("\r\n", "\n")
+}
+
+/// An INVITE of the caller from behind its NAT.
+fn invite() -> Ask<'static> {
+    Ask {
+        via: "SIP/2.0/UDP 10.0.0.9:5060;branch=z9hG4bKcaller",
+        more: "Contact: <sip:caller@10.0.0.9:5060>\n",
+        ..Ask::default()
+    }
+}
+
+/// A request of the caller within the dialog that `ok` made.
+fn within(method: &str, ok: &Sent) -> String {
+    let via = format!("SIP/2.0/UDP 10.0.0.9:5060;branch=z9hG4bK{method}");
+    Ask {
+        method,
+        uri: "sip:user@192.168.1.10:5060",
+        via: &via,
+        to: "<sip:user@net.com>;tag=phone",
+        cseq: if method == "ACK" { 1 } else { 2 },
+        more: &route_set(ok, true),
+        ..invite()
+    }
+    .text()
+}
+
+const CONTACT: &str = "Contact: <sip:user@192.168.1.10:5060>\n";
+
+#[test]
+fn a_call_is_relayed_until_its_end() {
+    let (mut world, path) = world(phone());
+    let out = world.receive(udp(CALLER), &with(&invite().text(), &audio("10.0.0.9", 4000)));
+    assert_eq!(whats(&out), ["100", "INVITE"]);
+    assert_eq!(body(&out[1]), ours(20004));
+    let answer = with(&reply(&out[1], 200, "phone", CONTACT), &audio("192.168.1.10", 5));
+    let ok = world.receive(udp(PHONE), &answer).remove(0);
+    assert_eq!(body(&ok), ours(20002), "longer than it was");
+    assert_eq!(body(&world.receive(udp(PHONE), &answer)[0]), ours(20002), "a copy");
+    let ack = world.receive(udp(CALLER), &within("ACK", &ok));
+    assert_eq!(body(&ack[0]), "");
+    let (dialog, _) = world.core.dialogs().iter().next().unwrap();
+    assert_eq!(world.core.media_of(dialog).unwrap().streams().count(), 1);
+    // To a new port.
+    let out = world.receive(udp(CALLER), &with(&within("INVITE", &ok), &audio("10.0.0.9", 4002)));
+    assert_eq!(body(&out[1]), ours(20004));
+    let answer = with(&reply(&out[1], 200, "phone", CONTACT), &audio("192.168.1.10", 5));
+    assert_eq!(body(&world.receive(udp(PHONE), &answer)[0]), ours(20002));
+    let commands = path.commands();
+    assert!(
+        matches!(
+            commands[..],
+            [Media::Rearm {
+                side: Side::Caller,
+                relatch: true,
+                ..
+            }]
+        ),
+        "{commands:?}"
+    );
+    let bye = world.receive(udp(CALLER), &within("BYE", &ok));
+    world.receive(udp(PHONE), &reply(&bye[0], 200, "phone", ""));
+    assert_eq!(path.commands(), [Media::CloseRelay(RelayId(20002))]);
+    assert!(world.core.media_of(dialog).is_none());
+}
+
+#[test]
+fn a_delayed_offer_is_answered_by_the_ack() {
+    let (mut world, path) = world(phone());
+    let out = world.receive(udp(CALLER), &invite().text());
+    let offer = with(&reply(&out[1], 200, "phone", CONTACT), &audio("192.168.1.10", 5000));
+    let ok = world.receive(udp(PHONE), &offer).remove(0);
+    assert_eq!(body(&ok), ours(20002));
+    let ack = world.receive(udp(CALLER), &with(&within("ACK", &ok), &audio("10.0.0.9", 4000)));
+    assert_eq!(body(&ack[0]), ours(20004));
+    assert_eq!(path.commands(), []);
+}
+
+#[test]
+fn each_branch_has_its_own_relay() {
+    let other = "134.56.2.2:5070";
+    let (mut world, path) = world(vec![
+        phone().remove(0),
+        found("sip:user@192.168.1.11:5060", udp(other), true, 1000),
+    ]);
+    let out = world.receive(udp(CALLER), &with(&invite().text(), &audio("10.0.0.9", 4000)));
+    assert_eq!([body(&out[1]), body(&out[2])], [ours(20004), ours(20008)]);
+    let early = with(&reply(&out[2], 183, "other", ""), &audio("192.168.1.11", 5000));
+    assert_eq!(body(&world.receive(udp(other), &early)[0]), ours(20006));
+    world.receive(udp(other), &reply(&out[2], 486, "other", ""));
+    assert_eq!(path.commands(), [Media::CloseRelay(RelayId(20006))]);
+    let answer = with(&reply(&out[1], 200, "phone", CONTACT), &audio("192.168.1.10", 5000));
+    let given = world.receive(udp(PHONE), &answer);
+    assert_eq!(body(&given[0]), ours(20002));
+    assert_eq!(path.commands(), []);
+}
+
+#[test]
+fn calls_that_fail_give_everything_back() {
+    let (mut world, path) = world(phone());
+    let out = world.receive(udp(CALLER), &with(&invite().text(), &audio("10.0.0.9", 4000)));
+    world.receive(udp(PHONE), &reply(&out[1], 486, "phone", ""));
+    assert_eq!(path.commands(), [Media::CloseRelay(RelayId(20002))]);
+    world.pass(Duration::from_secs(40));
+    world.assert_idle();
+}
+
+#[test]
+fn refusals_are_answered_and_go_nowhere() {
+    let (mut world, path) = world(phone());
+    let out = world.receive(udp(CALLER), &with(&invite().text(), &audio("127.0.0.1", 4000)));
+    assert_eq!(whats(&out), ["100", "488"]);
+    let text = String::from_utf8_lossy(&out[1].bytes).into_owned();
+    assert!(
+        text.contains("Warning: 399 sipnat \"the address is that of no host\"\r\n"),
+        "{text}"
+    );
+    world.pass(Duration::from_secs(40));
+    world.assert_idle();
+    assert_eq!(world.core.dialogs().calls(), 0);
+    path.0.lock().unwrap().left = 1;
+    let again = Ask {
+        call: "call-2@elsewhere.com",
+        via: "SIP/2.0/UDP 10.0.0.9:5060;branch=z9hG4bKagain",
+        ..invite()
+    };
+    let out = world.receive(udp(CALLER), &with(&again.text(), &audio("10.0.0.9", 4000)));
+    assert_eq!(whats(&out), ["100", "503"]);
+    assert!(String::from_utf8_lossy(&out[1].bytes).contains("Retry-After: 10\r\n"));
+    assert_eq!(path.commands(), []);
+}
+
+#[test]
+fn what_is_left_alone_is_counted_and_not_a_byte_changes() {
+    let (mut world, path) = world(phone());
+    let offer = audio("10.0.0.9", 4000).replace("RTP/AVP", "TCP/MSRP");
+    let out = world.receive(udp(CALLER), &with(&invite().text(), &offer));
+    assert_eq!(body(&out[1]), offer);
+    assert_eq!(world.core.media_left().collect::<Vec<_>>(), [("tcp", 1)]);
+    assert_eq!(path.0.lock().unwrap().given, 0);
+}
