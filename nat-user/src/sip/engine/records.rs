@@ -35,9 +35,7 @@ pub fn registration(contact: &Contact<'_>, paths: &Paths, here: &Here, now: Time
         call_id: text(contact.call_id),
         cseq: contact.cseq,
         user_agent: contact.user_agent.map(ToOwned::to_owned),
-        path_state: contact
-            .path_id
-            .map(|path| paths.state(path).name().to_owned()),
+        path_state: contact.path_id.map(|path| paths.state(path).name().to_owned()),
         path_down: contact.down,
         instance: contact.instance().map(text),
         reg_id: contact.reg_id.map(Into::into),
