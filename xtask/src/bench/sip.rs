@@ -20,7 +20,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use self::rates::Load;
-use self::server::{Kind, Options, Stand};
+use self::server::{Kind, Options};
 use super::report::{Report, Table};
 use super::{document, machine};
 use crate::cli::{BenchServer, BenchSip, BenchSipPart};
@@ -30,14 +30,12 @@ use crate::run::root;
 pub fn run(options: &BenchSip) -> Result<()> {
     let start = Instant::now();
     let cpu = options.cpu.map_or_else(machine::last_cpu, Ok)?;
-    // The load stays off the servers' core.
-    let load_cpu = if cpu == 0 { 1 } else { 0 };
-    machine::pin(load_cpu).context("the load needs a core of its own")?;
     let bench = Bench {
         options: options.clone(),
         cpu,
-        load_cpu,
     };
+    // The load stays off the servers' core.
+    machine::pin(if cpu == 0 { 1 } else { 0 }).context("the load needs a core of its own")?;
     let mut report = Report {
         title: "SIP",
         machine: machine::describe(cpu),
@@ -79,7 +77,6 @@ pub fn run(options: &BenchSip) -> Result<()> {
 struct Bench {
     options: BenchSip,
     cpu: usize,
-    load_cpu: usize,
 }
 
 impl Bench {
@@ -113,10 +110,6 @@ impl Bench {
             rounds,
             run: |subject, count, rate| subject.calls.make(&mut subject.crowd, count, rate),
         }
-    }
-
-    fn stand(&self) -> Result<Stand> {
-        Stand::new(self.load_cpu)
     }
 
     fn options_for(&self, prompts: Option<u32>, registrations: u32) -> Options {

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::phones::Phones;
 use super::process;
-use super::server::Kind;
+use super::server::{Kind, Stand};
 use super::{Bench, attempt};
 use crate::bench::figures::Bound;
 use crate::bench::report::{Report, Table};
@@ -54,7 +54,7 @@ pub fn measure(bench: &Bench, wanted: bool, report: &mut Report) -> Result<()> {
 /// For each step: registrations, bytes for each of them, and how many came per second.
 fn grow(bench: &Bench, kind: Kind, steps: &[u32], rows: &mut Vec<(u32, f64, f64)>) -> Result<()> {
     let most = steps.iter().copied().max().unwrap_or(0);
-    let stand = bench.stand()?;
+    let stand = Stand::new()?;
     let server = stand.start(kind, bench.options_for(None, most))?;
     let mut crowd = Phones::new(&stand.load, most)?;
     let before = process::memory(&server.pids()?)?;

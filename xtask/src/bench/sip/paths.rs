@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::phones::Phones;
 use super::process;
-use super::server::Kind;
+use super::server::{Kind, Stand};
 use super::{Bench, attempt};
 use crate::bench::figures::Bound;
 use crate::bench::report::{Report, Table};
@@ -89,7 +89,7 @@ pub fn measure(bench: &Bench, wanted: bool, report: &mut Report) -> Result<()> {
 }
 
 fn keep_open(bench: &Bench, kind: Kind, plan: Plan) -> Result<Kept> {
-    let stand = bench.stand()?;
+    let stand = Stand::new()?;
     let server = stand.start(kind, bench.options_for(Some(plan.interval), plan.phones))?;
     let mut crowd = Phones::new(&stand.load, plan.phones)?;
     crowd.register(0, plan.phones)?;

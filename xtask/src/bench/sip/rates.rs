@@ -81,7 +81,7 @@ pub struct Subject {
 impl Subject {
     fn new(bench: &Bench, kind: Kind, phones: u32) -> Result<Self> {
         let options = bench.options_for(None, phones);
-        let stand = bench.stand()?;
+        let stand = Stand::new()?;
         let server = stand.start(kind, options)?;
         let mut crowd = Phones::new(&stand.load, phones)?;
         crowd.register(0, phones)?;

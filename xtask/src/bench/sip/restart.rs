@@ -8,7 +8,7 @@ use tests::programs::TempDir;
 use tests::sipnat::Daemon;
 
 use super::phones::Phones;
-use super::server::Kind;
+use super::server::{Kind, Stand};
 use super::{Bench, attempt};
 use crate::bench::figures::Bound;
 use crate::bench::report::{Report, Table};
@@ -55,7 +55,7 @@ pub fn measure(bench: &Bench, wanted: bool, report: &mut Report) -> Result<()> {
 
 /// How the server was ended, the seconds that it took to come back, and with how many registrations.
 fn restarts(bench: &Bench, count: u32) -> Result<Vec<(&'static str, f64, u64)>> {
-    let (stand, files) = (bench.stand()?, TempDir::new()?);
+    let (stand, files) = (Stand::new()?, TempDir::new()?);
     let store = files.file("registrations.redb");
     let mut daemon = stand.sipnat(bench.options_for(None, count), &store)?;
     Phones::new(&stand.load, count)?.register(0, count)?;
