@@ -25,6 +25,12 @@ pub fn binary() -> PathBuf {
 pub fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new("cargo");
     command.args(args).current_dir(root());
+    // `cargo xtask` is told about the crate xtask. Build scripts that look at such variables (ring's does) would run anew whenever cargo is
+    // started from here and by hand in turn, and with them all that depends on them.
+    let of_xtask = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_xtask)) {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -41,7 +41,7 @@ pub const REQUIREMENTS: &[Requirement] = &[
         "rfc3261::redirect::sec_8_3_a_caller_that_follows_reaches_the_phone",
         "rfc3261::redirect::sec_8_3_a_user_whom_nobody_knows_is_answered_with_404",
     ]),
-    requirement("3261", "§8.3", "redirect server: CANCEL gets a 2xx", &[
+    requirement("3261", "§8.3", "redirect server: CANCEL gets a 2xx (SHOULD)", &[
         "rfc3261::redirect::sec_8_3_a_cancel_is_answered",
     ]),
     requirement("3261", "§9.1", "CANCEL waits for a provisional response", &[
