@@ -19,7 +19,7 @@ fn address_holds<T: Tables>(t: &T, index: u32, slot: &Slot) -> bool {
         return false;
     };
     let word = AddressWord(address.word.get());
-    word.active() && (slot.kind.get() != KIND_DYNAMIC || word.generation() == slot.address_generation.get())
+    word.active() && (slot.is_forward() || word.generation() == slot.address_generation.get())
 }
 
 /// Lifetime of a slot in ticks.

@@ -59,6 +59,8 @@ reasons! {
     Fragment => Forward, "fragment";
     /// An ICMP error and the packet it quotes, translated (RFC 5508 REQ-4, REQ-5).
     IcmpError => Forward, "icmp_error";
+    /// From one leg of the media relay to its partner's peer.
+    Relayed => Forward, "relayed";
 
     /// Not IPv4: IPv6, ARP, LLDP and so on.
     NotIpv4 => Pass, "not_ipv4";
@@ -133,6 +135,14 @@ reasons! {
     HairpinOff => Drop, "hairpin_off";
     /// The kernel refused a change of the frame.
     Rewrite => Drop, "rewrite";
+    /// To a leg of the relay, from an address that its gate is closed for.
+    RelayGate => Drop, "relay_gate";
+    /// To a leg of the relay, but not what its media begins with (RFC 7983).
+    RelayClass => Drop, "relay_class";
+    /// To a leg of the relay that has learned another endpoint.
+    RelayOther => Drop, "relay_other_source";
+    /// From a leg of the relay whose partner knows no endpoint yet.
+    PeerNotLatched => Drop, "peer_not_latched";
 
     /// The host has as many blocks as it may have (RFC 6888 REQ-4).
     Quota => Punt, "quota";

@@ -177,6 +177,10 @@ pub fn translate<T: Tables>(
         let index = slot_index(address, quote.proto, quote.source.port);
         let slot = t.slot(index).ok_or(Reason::Unbound)?;
         binding::live(t, cfg, index, slot, now).ok_or(Reason::Unbound)?;
+        if slot.is_relay() {
+            // It has no inside endpoint, and its peers have nothing to do with each other's networks.
+            return Err(Reason::IcmpUnmatched);
+        }
         let inside = binding::inside_of(slot);
         check(t, cfg, index, inside, &(quote.proto, result.quote_destination, now))?;
         result.quote_source = inside;

@@ -8,7 +8,7 @@
 use crate::config::Config;
 use crate::flow::{InsideKey, Proto};
 use crate::hash::{mix, reduce, second};
-use crate::maps::{BUCKET, Bucket, Entry, EntryState, EntryWord, KIND_DYNAMIC, LINE, LOCKS};
+use crate::maps::{BUCKET, Bucket, Entry, EntryState, EntryWord, LINE, LOCKS};
 use crate::raw::opaque;
 use crate::tables::Tables;
 
@@ -247,7 +247,7 @@ pub fn insert_here<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, index: u32, 
     else {
         return FULL;
     };
-    let fixed = slot.kind.get() != KIND_DYNAMIC;
+    let fixed = slot.is_forward();
     let word = EntryWord::new(EntryState::Live, key.proto, index, fixed, now);
     let key = place.key | u64::from(slot.address_generation.get());
     t.locked(place.lock, || insert_locked(first, other, &place, word, key))

@@ -27,6 +27,7 @@ pub mod policy;
 pub mod ports;
 pub mod quick;
 pub mod raw;
+pub mod relay;
 pub mod rewrite;
 pub mod session;
 pub mod tables;

@@ -6,6 +6,7 @@
 
 use crate::flow::Proto;
 use crate::raw::{Word8, Word16, Word32, Word64, opaque, opaque64};
+use crate::relay::Leg;
 
 /// Version of everything in this file. Pins of another version are never opened.
 pub const SCHEMA: u32 = 3;
@@ -133,7 +134,7 @@ impl AddressWord {
 pub struct Slot {
     /// See [`SlotWord`].
     pub word: Word64,
-    /// Inside address, host order.
+    /// Inside address, host order; of a relay's port the number of its leg.
     pub inside_addr: Word32,
     /// Inside port, host order.
     pub inside_port: Word16,
@@ -160,6 +161,22 @@ pub const KIND_DYNAMIC: u8 = 0;
 pub const KIND_STATIC: u8 = 1;
 /// A static forward that was added at run time.
 pub const KIND_RUNTIME: u8 = 2;
+/// A port of the media relay, see [`crate::relay`]: no binding at all.
+pub const KIND_RELAY: u8 = 3;
+
+impl Slot {
+    /// Whether it is a static forward, of the configuration or of run time.
+    #[inline(always)]
+    pub fn is_forward(&self) -> bool {
+        self.kind.get().wrapping_sub(KIND_STATIC) <= KIND_RUNTIME - KIND_STATIC
+    }
+
+    /// Whether it is a port of the media relay.
+    #[inline(always)]
+    pub fn is_relay(&self) -> bool {
+        self.kind.get() == KIND_RELAY
+    }
+}
 
 /// State of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -622,6 +639,8 @@ pub struct Capacity {
     pub counting: bool,
     /// Ports per block, as a power of two.
     pub block_shift: u32,
+    /// Legs of the media relay.
+    pub legs: u32,
 }
 
 impl Capacity {
@@ -655,5 +674,6 @@ impl Capacity {
             + u64::from(self.session_buckets * SESSION_BUCKET) * size_of::<Session>() as u64
             + u64::from(self.fragment_buckets * FRAGMENT_BUCKET) * size_of::<Fragment>() as u64
             + u64::from(cpus) * u64::from(self.destinations) * size_of::<Destination>() as u64
+            + u64::from(self.legs) * size_of::<Leg>() as u64
     }
 }

@@ -6,6 +6,7 @@
 pub mod cases;
 pub mod frames;
 pub mod oracle;
+pub mod relay;
 mod setup;
 mod tables;
 pub mod targets;

@@ -461,6 +461,13 @@ fn host_of<T: Tables>(t: &T, cfg: &Config, addr: u32, now: u32) -> u32 {
         });
         return refused(Reason::Exhausted);
     };
+    enter_host(t, cfg, addr, address, now)
+}
+
+/// Makes a record for a host on external address number `address`; its number, or that of the record which another CPU has just
+/// made, or `REFUSED` and the reason.
+#[inline(always)]
+pub fn enter_host<T: Tables>(t: &T, cfg: &Config, addr: u32, address: u32, now: u32) -> u32 {
     let start = host_start(cfg, addr);
     let mut i = 0;
     while i < HOST_WINDOW {

@@ -26,7 +26,7 @@ const UDP_CHECK: usize = 40;
 /// Offset of the checksum in a TCP packet (RFC 9293 §3.1).
 const TCP_CHECK: usize = 50;
 
-/// Translates and writes one packet, or [`Outcome::GO_ON`] if it is not one of those.
+/// Translates and writes one packet, or [`Outcome::GO_ON`] if it is not one of those, or [`Outcome::relay`].
 #[inline(always)]
 pub fn translate<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Outcome {
     match side {
@@ -85,7 +85,7 @@ fn outward<P: Packet, T: Tables>(p: &mut P, t: &T, device: u32) -> Option<Outcom
     }
     let way = h.way(t, now, device, h.destination.addr)?;
     if way.class.get() != Class::Outside as u8 || !h.fits(way) {
-        return None;
+        return to_relay(t, &h, way);
     }
     // In the shadow of the probe.
     if !t.announce(way.port.get()) {
@@ -135,6 +135,9 @@ fn inward<P: Packet, T: Tables>(p: &mut P, t: &T, device: u32) -> Option<Outcome
     }
     let index = slot_index(ours.index.get(), h.proto, h.destination.port);
     let slot = t.slot(index)?;
+    if slot.is_relay() {
+        return Some(Outcome::relay(index));
+    }
     live(t, now.cfg, index, slot, now.ticks)?;
     let target = crate::binding::inside_of(slot);
     // A packet from outside must not claim to come from inside or from the router.
@@ -158,6 +161,16 @@ fn inward<P: Packet, T: Tables>(p: &mut P, t: &T, device: u32) -> Option<Outcome
     ip[2] = u64::from(target.addr) << 32 | u64::from(h.source.port) << 16 | u64::from(target.port);
     h.write(p, way, &ip, transport)?;
     Some(Outcome::forward(Reason::Inbound, way.port.get()))
+}
+
+/// From inside to a port of the media relay.
+#[inline(always)]
+fn to_relay<T: Tables>(t: &T, h: &Plain, way: &Destination) -> Option<Outcome> {
+    if way.class.get() != Class::External as u8 {
+        return None;
+    }
+    let index = slot_index(way.index.get(), h.proto, h.destination.port);
+    t.slot(index)?.is_relay().then_some(Outcome::relay(index))
 }
 
 /// IPv4 without tag and options, and no fragment.
@@ -201,14 +214,14 @@ fn stamp(now: &Now, found: &Found) -> bool {
 
 /// The headers of a packet that is nothing out of the ordinary: no tag, no options, no fragment, TCP or UDP, all checks of
 /// [`crate::parse`] passed, and no SYN that is to be changed.
-struct Plain {
-    source: Endpoint,
-    destination: Endpoint,
+pub(crate) struct Plain {
+    pub(crate) source: Endpoint,
+    pub(crate) destination: Endpoint,
     proto: Proto,
     /// TCP control bits.
     flags: u8,
     ttl: u8,
-    total_len: u16,
+    pub(crate) total_len: u16,
     /// Transport checksum.
     check: u16,
 }
@@ -218,6 +231,21 @@ impl Plain {
     #[inline(always)]
     fn is_watched(&self, cfg: &Config, remote: u16) -> bool {
         self.proto as u8 == Proto::Udp as u8 && watches(cfg.watch, remote)
+    }
+
+    /// Those of a UDP packet, unchecked.
+    #[inline(always)]
+    pub(crate) fn udp(head: &Head) -> Self {
+        let [first, second, third] = head.ip;
+        Self {
+            source: Endpoint::new(second as u32, (third >> 16) as u16),
+            destination: Endpoint::new((third >> 32) as u32, third as u16),
+            proto: Proto::Udp,
+            flags: 0,
+            ttl: (second >> 56) as u8,
+            total_len: (first >> 32) as u16,
+            check: (head.transport[0] >> 32) as u16,
+        }
     }
 
     #[inline(always)]
@@ -232,15 +260,7 @@ impl Plain {
         if !p.reaches(ETHERNET_LEN + usize::from(total_len)) {
             return None;
         }
-        let mut h = Self {
-            source: Endpoint::new(second as u32, (third >> 16) as u16),
-            destination: Endpoint::new((third >> 32) as u32, third as u16),
-            proto: Proto::Udp,
-            flags: 0,
-            ttl: (second >> 56) as u8,
-            total_len,
-            check: (head.transport[0] >> 32) as u16,
-        };
+        let mut h = Self::udp(head);
         match (second >> 48) as u8 {
             crate::flow::IP_UDP if total_len >= 28 => {}
             crate::flow::IP_TCP => {
@@ -261,7 +281,7 @@ impl Plain {
 
     /// What the cache knows of an address.
     #[inline(always)]
-    fn way<'t, T: Tables>(&self, t: &'t T, now: &Now, device: u32, addr: u32) -> Option<&'t Destination> {
+    pub(crate) fn way<'t, T: Tables>(&self, t: &'t T, now: &Now, device: u32, addr: u32) -> Option<&'t Destination> {
         let query = Query {
             device,
             vlan: 0,
@@ -276,14 +296,14 @@ impl Plain {
 
     /// Whether the packet can go this way, untagged: TTL (RFC 1812 §5.3.1), MTU (RFC 1191).
     #[inline(always)]
-    fn fits(&self, way: &Destination) -> bool {
+    pub(crate) fn fits(&self, way: &Destination) -> bool {
         let mtu = way.mtu.get();
         self.ttl > 1 && (mtu == 0 || self.total_len <= mtu) && way.vlan.get() == 0
     }
 
     /// Lifetime, protocol and checksum of the new header, in the high half.
     #[inline(always)]
-    fn life(&self, head: &Head, header: Delta) -> u64 {
+    pub(crate) fn life(&self, head: &Head, header: Delta) -> u64 {
         let old = (head.ip[1] >> 48) as u16;
         let new = old.wrapping_sub(0x100);
         let check = header.word(old, new).apply((head.ip[1] >> 32) as u16);
@@ -304,7 +324,7 @@ impl Plain {
     }
 
     #[inline(always)]
-    fn write<P: Packet>(&self, p: &mut P, way: &Destination, ip: &[u64; 3], transport: Delta) -> Option<()> {
+    pub(crate) fn write<P: Packet>(&self, p: &mut P, way: &Destination, ip: &[u64; 3], transport: Delta) -> Option<()> {
         let link = [way.mac.get(), way.source.get()];
         match self.proto {
             Proto::Udp => p.set_head(link, ip, UDP_CHECK, transport.apply_udp(self.check)),

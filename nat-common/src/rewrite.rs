@@ -114,7 +114,21 @@ pub fn ip<P: Packet>(p: &mut P, h: &Headers, r: &Rewrite) -> Result<(), Reason> 
         .ok_or(Reason::Rewrite)
 }
 
+/// Changes the type of service.
+#[inline(always)]
+pub fn service<P: Packet>(p: &mut P, h: &Headers, tos: u8) -> Result<(), Reason> {
+    if tos == h.tos {
+        return Ok(());
+    }
+    let l3 = usize::from(h.l3);
+    let check = p.be16(l3 + IP_CHECK).ok_or(Reason::Rewrite)?;
+    let check = Delta::new().word(u16::from(h.tos), u16::from(tos)).apply(check);
+    *p.at::<u8>(l3 + IP_SERVICE).ok_or(Reason::Rewrite)? = tos;
+    p.set_be16(l3 + IP_CHECK, check).ok_or(Reason::Rewrite)
+}
+
 // Offsets of fields in the IP header (RFC 791 §3.1).
+const IP_SERVICE: usize = 1;
 const IP_ID: usize = 4;
 const IP_LIFE: usize = 8;
 const IP_CHECK: usize = 10;

@@ -11,7 +11,9 @@ use crate::packet::Packet;
 use crate::policy::Rule;
 use crate::ports;
 use crate::raw::Word64;
+use crate::relay::{Leg, latch, latch::Media, quality, send};
 use crate::session::{self, Flow, SessionState};
+use crate::verdict::Outcome;
 use crate::watch::Seen;
 
 /// What the routing table says.
@@ -76,6 +78,10 @@ pub trait Tables {
     fn session(&self, index: u32) -> Option<&Session>;
     /// A fragmented datagram.
     fn fragment(&self, index: u32) -> Option<&Fragment>;
+    /// A leg of the media relay.
+    fn leg(&self, index: u32) -> Option<&Leg>;
+    /// Time in nanoseconds since some moment, for what is measured of media.
+    fn nanos(&self) -> u64;
     /// A cached destination of this CPU.
     fn destination(&self, index: u32) -> Option<&Destination>;
     /// A policy rule.
@@ -111,7 +117,39 @@ pub trait Tables {
         let _ = (p, seen, now);
     }
 
-    /// [`ports::claim_port`]; the kernel program makes it a function that is verified once.
+    /// [`send::quickly`]; the kernel program makes it a function that is verified once.
+    fn relay<P: Packet>(&self, p: &mut P, side: Side, device: u32, index: u32) -> Outcome
+    where
+        Self: Sized,
+    {
+        send::quickly(p, self, side, device, index)
+    }
+
+    /// [`latch::admit`], likewise.
+    fn admit_media(&self, cfg: &Config, media: &Media, now: u32, learn: bool) -> u32
+    where
+        Self: Sized,
+    {
+        latch::admit(self, cfg, media, now, learn)
+    }
+
+    /// [`latch::is_of_its_side`], likewise.
+    fn media_is_of_its_side(&self, cfg: &Config, media: &Media, now: u32) -> bool
+    where
+        Self: Sized,
+    {
+        latch::is_of_its_side(self, cfg, media, now)
+    }
+
+    /// [`quality::report`], likewise.
+    fn read_report<P: Packet>(&self, p: &mut P, number: u32, offset: usize)
+    where
+        Self: Sized,
+    {
+        quality::report(p, self, number, offset);
+    }
+
+    /// [`ports::claim_port`], likewise.
     fn claim_port(&self, cfg: &Config, block: u32, proto: Proto, mask: u64, random: u32) -> u32
     where
         Self: Sized,

@@ -11,11 +11,13 @@ use crate::counters::{Action, REFUSED, Reason, refusal};
 use crate::flow::{Endpoint, IP_ICMP, IP_TCP, IP_UDP, InsideKey, Proto, Side};
 use crate::fragment::{self, Datagram, FATE_DROP, FATE_FORWARD, FATE_PASS, Fate};
 use crate::icmp::{self, Translated};
-use crate::maps::{AddressWord, BlockState, BlockWord, Slot, SlotState, SlotWord};
+use crate::maps::{AddressWord, BlockState, BlockWord, Slot, SlotState, SlotWord, ingress_key};
 use crate::packet::Packet;
 use crate::parse::{DF, Headers, ICMP_ECHO, ICMP_ECHO_REPLY, ICMP_TIMESTAMP, ICMP_TIMESTAMP_REPLY, parse};
 use crate::ports::{block_index, slot_index, slot_parts, used_place};
 use crate::quick::{self, Now};
+use crate::relay::latch::{Media, denial, let_in, onward, source};
+use crate::relay::{Leg, LegWord, quality};
 use crate::rewrite::{self, Rewrite};
 use crate::session::{Flow, RST};
 use crate::tables::Tables;
@@ -29,8 +31,15 @@ const UDP_LEN: u16 = 8;
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Outcome {
     let outcome = quick::translate(p, t, side, device);
-    if outcome != Outcome::GO_ON {
+    if !outcome.is_open() {
         return outcome;
+    }
+    if outcome != Outcome::GO_ON {
+        // Not from within the short way: its stack would be below that of the relay's.
+        let outcome = t.relay(p, side, device, outcome.slot());
+        if outcome != Outcome::GO_ON {
+            return outcome;
+        }
     }
     process_thoroughly(p, t, side, device)
 }
@@ -60,6 +69,8 @@ struct Job<'t> {
     target: Endpoint,
     /// The slot that a hairpinned packet goes in by, or `NO_SLOT`.
     behind: u32,
+    /// What the source of a relayed packet becomes.
+    alias: Endpoint,
 }
 
 impl Job<'_> {
@@ -121,6 +132,7 @@ fn run<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Step<
         way: Way::UNKNOWN,
         target: Endpoint::new(0, 0),
         behind: NO_SLOT,
+        alias: Endpoint::new(0, 0),
     };
     parse(p, &mut job.h)?;
     martian(job.h.source.addr, job.h.destination.addr)?;
@@ -145,7 +157,10 @@ fn run<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Step<
         Side::Outside => look_inward(t, &mut job),
     };
     if stop != Outcome::GO_ON {
-        return Err(stop);
+        if !stop.is_open() {
+            return Err(stop);
+        }
+        return Ok(relay(p, t, &mut job));
     }
     match side {
         Side::Inside => {
@@ -194,7 +209,7 @@ fn leave<T: Tables>(t: &T, job: &Job, reason: Reason) -> Outcome {
         return Reason::NoBinding.into();
     }
     if reason == Reason::ToRouter && job.h.is_fragment() && !job.h.is_later_fragment() && job.external().is_some() {
-        return settle(t, job, reason);
+        return settle(t, job, reason.into());
     }
     reason.into()
 }
@@ -208,17 +223,22 @@ fn carried<T: Tables>(t: &T, job: &Job) -> bool {
 }
 
 /// Remembers the fate of a fragmented datagram that is not translated.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn settle<T: Tables>(t: &T, job: &Job, reason: Reason) -> Outcome {
-    let kind = if reason.action() == Action::Pass {
+#[inline(always)]
+fn settle<T: Tables>(t: &T, job: &Job, outcome: Outcome) -> Outcome {
+    let kind = if outcome.action() == Action::Pass {
         FATE_PASS
     } else {
         FATE_DROP
     };
-    match remember(t, job, &Rewrite::none(&job.h), kind) {
-        Ok(()) => reason.into(),
+    match remember_fate(t, job, kind) {
+        Ok(()) => outcome,
         Err(other) => other.into(),
     }
+}
+
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn remember_fate<T: Tables>(t: &T, job: &Job, kind: u8) -> Result<(), Reason> {
+    remember(t, job, &Rewrite::none(&job.h), kind)
 }
 
 /// Whether a packet from inside is for the NAT.
@@ -295,6 +315,10 @@ fn try_look_outward<T: Tables>(t: &T, job: &mut Job) -> Step<()> {
         if live(t, job.cfg, index, slot, job.now).is_none() {
             return Err(absent(t, job, index, slot));
         }
+        if slot.is_relay() {
+            job.behind = index;
+            return Err(Outcome::relay(index));
+        }
         if !job.cfg.has(FLAG_HAIRPIN) {
             return Err(Reason::HairpinOff.into());
         }
@@ -324,15 +348,10 @@ fn try_send_outward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job, index: u3
     if job.behind != NO_SLOT {
         used(t, job.cfg, &job.used(job.behind, Side::Outside, job.target, outside))?;
     }
-    let id = if h.fragment & DF == 0 || h.is_fragment() {
-        t.next_id(t.state().map_or(1, |state| state.cpus))
-    } else {
-        h.id
-    };
     let r = Rewrite {
         source: outside,
         destination: job.target,
-        id,
+        id: fresh_id(t, h),
         mss: job.cfg.mss as u16,
     };
     if h.is_fragment() {
@@ -368,8 +387,11 @@ fn try_look_inward<T: Tables>(t: &T, job: &mut Job) -> Step<()> {
     if live(t, job.cfg, index, slot, job.now).is_none() {
         return Err(absent(t, job, index, slot));
     }
-    job.target = binding::inside_of(slot);
     job.behind = index;
+    if slot.is_relay() {
+        return Err(Outcome::relay(index));
+    }
+    job.target = binding::inside_of(slot);
     // The kernel's reverse path filter does not see this packet.
     foreign(t, job)?;
     let query = job.query(job.target.addr);
@@ -405,6 +427,153 @@ fn try_send_inward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job) -> Step<Ou
     }
     write(p, t, h, &r, &job.way)?;
     Ok(Outcome::forward(Reason::Inbound, job.way.port))
+}
+
+/// Asks a leg of the media relay about a packet. A function of its own, because what it asks with would otherwise be on the stack
+/// of everything that follows.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn let_into_relay<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job) -> Outcome {
+    let Some((number, leg, word)) = leg_of(t, job.behind) else {
+        return Reason::NoBinding.into();
+    };
+    let media = media_of(p, job, number);
+    if leg.knows(word, &media) {
+        return Outcome::GO_ON;
+    }
+    match denial(let_in(t, job.cfg, &media, job.now)) {
+        Some(reason) => reason.into(),
+        None => Outcome::GO_ON,
+    }
+}
+
+/// The leg that slot `index` is for, its number and its word.
+#[inline(always)]
+fn leg_of<T: Tables>(t: &T, index: u32) -> Option<(u32, &Leg, LegWord)> {
+    let number = t.slot(index)?.inside_addr.get();
+    let leg = t.leg(number)?;
+    let word = LegWord(leg.word.get());
+    word.serves(index).then_some((number, leg, word))
+}
+
+/// From one leg of the media relay to its partner's peer: the steps of [`crate::relay::send`] for any packet.
+#[inline(always)]
+fn relay<P: Packet, T: Tables>(p: &mut P, t: &T, job: &mut Job) -> Outcome {
+    let refused = let_into_relay(p, t, job);
+    if refused != Outcome::GO_ON {
+        return end_relay(t, job, refused);
+    }
+    let stop = look_onward(p, t, job);
+    if stop != Outcome::GO_ON {
+        return end_relay(t, job, stop);
+    }
+    send_onward(p, t, job)
+}
+
+/// Where a packet for the relay goes, and what its leg sees of it.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn look_onward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &mut Job) -> Outcome {
+    match try_look_onward(p, t, job) {
+        Ok(()) => Outcome::GO_ON,
+        Err(outcome) => outcome,
+    }
+}
+
+#[inline(always)]
+fn try_look_onward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &mut Job) -> Step<()> {
+    let (number, leg, word) = leg_of(t, job.behind).ok_or(Reason::NoBinding)?;
+    let media = media_of(p, job, number);
+    match onward(t, leg, number) {
+        Ok(hop) => {
+            job.alias = hop.source;
+            job.target = hop.destination;
+        }
+        Err(reason) => {
+            quality::count(t, leg, word, &media, job.h.total_len, job.now);
+            return Err(reason.into());
+        }
+    }
+    let query = job.query(job.target.addr);
+    if !destination(t, job.cfg, &query, &mut job.way) {
+        return Err(Reason::NotConfigured.into());
+    }
+    check_way(&job.h, &job.way)?;
+    quality::count(t, leg, word, &media, job.h.total_len, job.now);
+    if quality::is_report(word, &media) {
+        t.read_report(p, number, usize::from(job.h.l4 + UDP_LEN));
+    }
+    Ok(())
+}
+
+/// Writes a relayed packet.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn send_onward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job) -> Outcome {
+    match try_send_onward(p, t, job) {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+#[inline(always)]
+fn try_send_onward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job) -> Step<Outcome> {
+    let h = &job.h;
+    let (_, _, word) = leg_of(t, job.behind).ok_or(Reason::NoBinding)?;
+    let r = Rewrite {
+        source: job.alias,
+        destination: job.target,
+        id: fresh_id(t, h),
+        mss: 0,
+    };
+    if h.is_fragment() {
+        remember(t, job, &r, FATE_FORWARD)?;
+    }
+    rewrite::service(p, h, word.tos(h.tos))?;
+    write(p, t, h, &r, &job.way)?;
+    Ok(Outcome::forward(Reason::Relayed, job.way.port))
+}
+
+/// The identification of a packet that leaves in the name of an external address (RFC 6864 §5.3): its own if it is never cut.
+#[inline(always)]
+fn fresh_id<T: Tables>(t: &T, h: &Headers) -> u16 {
+    if h.fragment & DF == 0 || h.is_fragment() {
+        t.next_id(t.state().map_or(1, |state| state.cpus))
+    } else {
+        h.id
+    }
+}
+
+/// A packet that is not relayed, and the pieces that follow it.
+#[inline(always)]
+fn end_relay<T: Tables>(t: &T, job: &Job, outcome: Outcome) -> Outcome {
+    if job.h.is_fragment() && outcome.action() == Action::Drop {
+        settle(t, job, outcome)
+    } else {
+        outcome
+    }
+}
+
+/// What leg number `leg` has to know of the packet.
+#[inline(always)]
+fn media_of<P: Packet>(p: &mut P, job: &Job, leg: u32) -> Media {
+    let h = &job.h;
+    let payload = usize::from(h.l4 + UDP_LEN);
+    let len = (h.payload_len() as u32).wrapping_sub(u32::from(UDP_LEN));
+    let mut media = Media {
+        source: source(h.source),
+        ingress: ingress_key(job.device, h.vlan),
+        start: 0,
+        ssrc: 0,
+        len,
+        leg,
+        side: job.side as u32,
+    };
+    if len >= 12 {
+        media.start = p.be64(payload).unwrap_or(0);
+        media.ssrc = p.be32(payload + 8).unwrap_or(0);
+    } else if len >= 8 {
+        media.start = p.be64(payload).unwrap_or(0);
+    } else if len != 0 {
+        media.start = u64::from(p.again(payload).unwrap_or(0)) << 56;
+    }
+    media
 }
 
 /// Whether registrations are watched at this remote port. A message in pieces is not: nobody puts them together.
@@ -454,7 +623,7 @@ fn absent<T: Tables>(t: &T, job: &Job, index: u32, slot: &Slot) -> Outcome {
         Reason::NoBinding
     };
     if job.h.is_fragment() {
-        settle(t, job, reason)
+        settle(t, job, reason.into())
     } else {
         reason.into()
     }

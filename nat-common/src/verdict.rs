@@ -33,6 +33,8 @@ const FORWARD: u64 = 0;
 const PASS: u64 = 1;
 const DROP: u64 = 2;
 const PUNT: u64 = 3;
+/// Marks what is no outcome: no interface has such an index.
+const OPEN: u64 = 0xffff_ffff << 32;
 
 /// The result of a step: `Err` ends the packet's way.
 pub type Step<T> = Result<T, Outcome>;
@@ -40,6 +42,24 @@ pub type Step<T> = Result<T, Outcome>;
 impl Outcome {
     /// No outcome yet: the next step decides.
     pub const GO_ON: Outcome = Outcome(u64::MAX);
+
+    /// No outcome yet: the destination is slot `index`, a port of the media relay.
+    #[inline(always)]
+    pub const fn relay(index: u32) -> Self {
+        Self(OPEN | index as u64)
+    }
+
+    /// Whether this is no outcome: [`Self::GO_ON`] or [`Self::relay`].
+    #[inline(always)]
+    pub const fn is_open(self) -> bool {
+        self.0 & OPEN == OPEN
+    }
+
+    /// The slot of [`Self::relay`].
+    #[inline(always)]
+    pub const fn slot(self) -> u32 {
+        self.0 as u32
+    }
 
     #[inline(always)]
     const fn new(reason: Reason, action: u64, value: u32, out: u32) -> Self {
@@ -62,6 +82,18 @@ impl Outcome {
     #[inline(always)]
     pub const fn punt(reason: Reason, value: u32, out: u32) -> Self {
         Self::new(reason, PUNT, value, out)
+    }
+
+    /// As a plain number, for functions that return no other.
+    #[inline(always)]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// From [`Self::number`].
+    #[inline(always)]
+    pub const fn of_number(number: u64) -> Self {
+        Self(number)
     }
 
     /// The reason as a number.

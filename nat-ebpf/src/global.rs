@@ -10,7 +10,12 @@ use nat_common::{
     counters::{Reason, refused},
     flow::{InsideKey, Proto, Side},
     index, ports,
+    relay::{
+        latch::{self, Media},
+        quality, send,
+    },
     session::{self, Flow, SessionState},
+    verdict::Outcome,
     watch::Seen,
 };
 
@@ -168,6 +173,55 @@ pub extern "C" fn global_watch(ctx: *mut xdp_md, seen: *const Seen, now: u32) ->
         return 0;
     };
     crate::watch::copy(&XdpContext::new(ctx), &TABLES, cfg, seen, now);
+    0
+}
+
+/// See [`send::quickly`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn global_relay(ctx: *mut xdp_md, side: u32, index: u32) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    let side = if side == 0 { Side::Inside } else { Side::Outside };
+    let device = ctx.ingress_ifindex() as u32;
+    let outcome: Outcome = send::quickly(
+        &mut XdpPacket::new(&ctx),
+        &Maps { ctx: Some(&ctx) },
+        side,
+        device,
+        index,
+    );
+    outcome.number()
+}
+
+/// See [`latch::admit`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn global_admit(media: *const Media, now: u32, learn: u32) -> u32 {
+    // SAFETY: null or a description of the caller's.
+    let (Some(media), Some(cfg)) = (unsafe { media.as_ref() }, config()) else {
+        return refused(Reason::NotConfigured);
+    };
+    latch::admit(&TABLES, cfg, media, now, learn != 0)
+}
+
+/// See [`latch::is_of_its_side`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn global_media_side(ctx: *mut xdp_md, media: *const Media, now: u32) -> u32 {
+    // SAFETY: null or a description of the caller's.
+    let (Some(media), Some(cfg)) = (unsafe { media.as_ref() }, config()) else {
+        return 0;
+    };
+    let ctx = XdpContext::new(ctx);
+    u32::from(latch::is_of_its_side(&Maps { ctx: Some(&ctx) }, cfg, media, now))
+}
+
+/// See [`quality::report`]. Returns 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn global_report(ctx: *mut xdp_md, number: u32, offset: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    quality::report(&mut XdpPacket::new(&ctx), &TABLES, number, (offset & 0x1ff) as usize);
     0
 }
 

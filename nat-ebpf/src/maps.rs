@@ -5,7 +5,9 @@ use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_spin_lock as SpinLock},
     btf_maps,
-    helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64, bpf_spin_lock, bpf_spin_unlock},
+    helpers::{
+        bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns, bpf_spin_lock, bpf_spin_unlock,
+    },
     macros::{btf_map, map},
     maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key as Prefix},
     programs::XdpContext,
@@ -23,8 +25,10 @@ use nat_common::{
     packet::Packet,
     policy::{MAX_RULES, Rule},
     raw::Word64,
+    relay::{Leg, latch::Media},
     session::{Flow, SessionState},
     tables::{Route, RouteKind, Tables},
+    verdict::Outcome,
     watch::{Copied, MAX_LEN, SOURCES, Seen},
 };
 
@@ -67,6 +71,9 @@ static FRAGMENTS: Array<Fragment> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Policy rules, two versions.
 #[map]
 static RULES: Array<Rule> = Array::with_max_entries(MAX_RULES * 2, 0);
+/// Legs of the media relay.
+#[map]
+static LEGS: Array<Leg> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Destinations, cached.
 #[map]
 static DESTINATIONS: PerCpuArray<Destination> = PerCpuArray::with_max_entries(1, 0);
@@ -262,6 +269,17 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
+    fn leg(&self, index: u32) -> Option<&Leg> {
+        LEGS.get(index)
+    }
+
+    #[inline(always)]
+    fn nanos(&self) -> u64 {
+        // SAFETY: the helper takes nothing.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
     fn destination(&self, index: u32) -> Option<&Destination> {
         DESTINATIONS.get(index)
     }
@@ -347,6 +365,32 @@ impl Tables for Maps<'_> {
     fn watch<P: Packet>(&self, _: &mut P, seen: &Seen, now: u32) {
         if let Some(ctx) = self.ctx {
             global::global_watch(ctx.as_ptr().cast(), seen, now);
+        }
+    }
+
+    #[inline(always)]
+    fn relay<P: Packet>(&self, _: &mut P, side: Side, _: u32, index: u32) -> Outcome {
+        match self.ctx {
+            Some(ctx) => Outcome::of_number(global::global_relay(ctx.as_ptr().cast(), side as u32, index)),
+            None => Outcome::GO_ON,
+        }
+    }
+
+    #[inline(always)]
+    fn admit_media(&self, _: &Config, media: &Media, now: u32, learn: bool) -> u32 {
+        global::global_admit(media, now, u32::from(learn))
+    }
+
+    #[inline(always)]
+    fn media_is_of_its_side(&self, _: &Config, media: &Media, now: u32) -> bool {
+        self.ctx
+            .is_some_and(|ctx| global::global_media_side(ctx.as_ptr().cast(), media, now) != 0)
+    }
+
+    #[inline(always)]
+    fn read_report<P: Packet>(&self, _: &mut P, number: u32, offset: usize) {
+        if let Some(ctx) = self.ctx {
+            global::global_report(ctx.as_ptr().cast(), number, offset as u32);
         }
     }
 

@@ -69,6 +69,12 @@ pub enum Command {
         #[arg(long, value_name = "IP")]
         host: Option<Ipv4Addr>,
     },
+    /// Legs of the media relay: who was learned, what came, and how well
+    Relays {
+        /// Only those of this call
+        #[arg(long, value_name = "NUMBER")]
+        call: Option<u64>,
+    },
     /// Packets by direction and reason
     Counters {
         /// Also those that are zero

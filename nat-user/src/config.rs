@@ -130,6 +130,8 @@ pub struct Nat {
     pub sessions: u32,
     /// Cached next hops of destinations, per CPU. Default 16384.
     pub destinations: u32,
+    /// Legs of the media relay at one time: external ports that it relays by. Default 20000.
+    pub relay_legs: u32,
 }
 
 impl Nat {

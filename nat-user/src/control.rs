@@ -23,8 +23,8 @@ pub use server::{Ended, serve};
 use crate::{
     config::{ExternalSide, Forward},
     records::{
-        BanRecord, BindingRecord, BlockRecord, CounterRecord, DialogRecord, PathRecord, RegistrationRecord, SipTotals,
-        StatusRecord, TraceRecord, TransactionRecord, UserRecord,
+        BanRecord, BindingRecord, BlockRecord, CounterRecord, DialogRecord, PathRecord, RegistrationRecord,
+        RelayRecord, SipTotals, StatusRecord, TraceRecord, TransactionRecord, UserRecord,
     },
     sip::query::{BanFilter, DialogFilter, PathFilter, RegistrationFilter, TraceFilter, TransactionFilter},
     units::Proto,
@@ -49,6 +49,31 @@ pub trait Service: Send + Sync + 'static {
         host: Option<Ipv4Addr>,
         each: &mut dyn FnMut(BlockRecord) -> ControlFlow<()>,
     ) -> Result<(), ServiceError>;
+
+    /// Hands every leg of the media relay (of `call`, if given) to `each`, until that breaks.
+    ///
+    /// # Errors
+    /// If no NAT runs.
+    fn relays(&self, _call: Option<u64>, _each: Each<RelayRecord>) -> Result<(), ServiceError> {
+        Err(anyhow::anyhow!(
+            "no NAT runs here, so nothing is relayed; write [nat] into the configuration and start again"
+        )
+        .into())
+    }
+
+    /// Opens a stream of the media relay by hand; its legs. For tests of the data path.
+    ///
+    /// # Errors
+    /// If no NAT runs, or there is no leg or port.
+    fn open_relay(&self, _plan: &RelayPlan) -> Result<Vec<RelayRecord>, ServiceError> {
+        self.relays(None, &mut |_| ControlFlow::Break(()))?;
+        Ok(Vec::new())
+    }
+
+    /// Closes all legs of a call; [`ServiceError::NotFound`] if there is none.
+    fn close_relay(&self, call: u64) -> Result<String, ServiceError> {
+        Err(ServiceError::NotFound(format!("call {call} has no relay")))
+    }
 
     /// All counters, also those that are zero.
     fn counters(&self) -> Result<Vec<CounterRecord>, ServiceError>;
@@ -161,6 +186,17 @@ pub enum Request {
         protocol: Proto,
         external: String,
     },
+    /// Legs of the media relay, those of `call` if given.
+    Relays {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call: Option<u64>,
+    },
+    /// Opens a relay by hand; the command line has no word for it.
+    OpenRelay(RelayPlan),
+    /// Closes the relays of a call by hand, likewise.
+    CloseRelay {
+        call: u64,
+    },
     Reload,
     Detach,
     Registrations(RegistrationFilter),
@@ -222,6 +258,21 @@ impl BindingFilter {
             && self.external_ip.is_none_or(|wanted| wanted == *external.ip())
             && self.external_port.is_none_or(|wanted| wanted == external.port())
     }
+}
+
+/// A stream to relay between two sides, one gate each, on the first external address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayPlan {
+    pub call: u64,
+    /// RTP and RTCP on two ports.
+    #[serde(default)]
+    pub pair: bool,
+    /// The address that each side's media comes from.
+    pub gates: [Ipv4Addr; 2],
+    /// Where packets to each side go before it has sent.
+    #[serde(default)]
+    pub fallbacks: [Option<SocketAddrV4>; 2],
 }
 
 /// The record of a request that does something: what was done.

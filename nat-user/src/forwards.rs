@@ -12,7 +12,7 @@ use nat_common::{
     config::{Config as Numbers, FOREVER},
     flow::{Endpoint, Proto as Number},
     index::{self as lookup, Inserted},
-    maps::{AddressWord, KIND_DYNAMIC, KIND_RUNTIME, KIND_STATIC, PORTS, Slot, SlotState, SlotWord},
+    maps::{AddressWord, KIND_RUNTIME, KIND_STATIC, PORTS, Slot, SlotState, SlotWord},
     ports::{slot_index, slot_parts, used_place},
     tables::Tables,
 };
@@ -221,8 +221,7 @@ pub fn retire<T: Tables>(t: &T, cfg: &Numbers, index: u32, slot: &Slot, now: u32
 
 fn install<T: Tables>(t: &T, cfg: &Numbers, index: u32, slot: &Slot, target: &Target, now: u32) {
     let word = SlotWord(slot.word.get());
-    let there =
-        word.state() == SlotState::Live && slot.kind.get() != KIND_DYNAMIC && binding::inside_of(slot) == target.inside;
+    let there = word.state() == SlotState::Live && slot.is_forward() && binding::inside_of(slot) == target.inside;
     if there {
         slot.kind.set(target.kind);
     } else {
@@ -305,7 +304,7 @@ fn enter<T: Tables>(t: &T, cfg: &Numbers, index: u32, slot: &Slot, now: u32) {
         };
         let Some(there) = t.slot(found) else { return };
         let ours = binding::key_of(found, there) == key && binding::live(t, cfg, found, there, now).is_some();
-        if ours && there.kind.get() != KIND_DYNAMIC {
+        if ours && there.is_forward() {
             return;
         }
         if ours {
@@ -342,7 +341,7 @@ fn for_each_forward<T: Tables>(t: &T, cfg: &Numbers, mut each: impl FnMut(u32, &
                 bits &= bits - 1;
                 if let Some(slot) = t.slot(index)
                     && SlotWord(slot.word.get()).state() == SlotState::Live
-                    && slot.kind.get() != KIND_DYNAMIC
+                    && slot.is_forward()
                 {
                     each(index, slot);
                 }

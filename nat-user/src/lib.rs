@@ -16,6 +16,7 @@ pub mod output;
 pub mod pool;
 pub mod preflight;
 pub mod records;
+pub mod relays;
 pub mod service;
 pub mod sip;
 pub mod slowpath;

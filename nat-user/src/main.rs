@@ -17,7 +17,7 @@ use nat_user::{
     config::{Config, ConfigError, DEFAULT_PIN_DIR, DEFAULT_SOCKET, Overrides, RunOptions},
     control::{Done, Request},
     daemon, output,
-    records::{BlockRecord, CounterRecord, StatusRecord},
+    records::{BlockRecord, CounterRecord, RelayRecord, StatusRecord},
 };
 
 fn main() -> ExitCode {
@@ -67,6 +67,10 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Blocks { host } => {
             let request = Request::Blocks { host };
             list::<BlockRecord>(&mut out, &socket, &request, json, output::blocks)?;
+        }
+        Command::Relays { call } => {
+            let request = Request::Relays { call };
+            list::<RelayRecord>(&mut out, &socket, &request, json, output::relays)?;
         }
         Command::Counters { all } => {
             let request = Request::Counters { all };

@@ -12,8 +12,8 @@ use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Tab
 
 use crate::{
     records::{
-        BindingCounts, BindingRecord, BlockRecord, CounterRecord, Event, EventRecord, LookupRecord, StatusRecord,
-        Traffic,
+        BindingCounts, BindingRecord, BlockRecord, CounterRecord, Event, EventRecord, LookupRecord, RelayRecord,
+        StatusRecord, Traffic,
     },
     units::show_duration,
 };
@@ -117,6 +117,40 @@ pub fn blocks(records: &[BlockRecord]) -> Table {
             format!("{}-{}", record.first_port, record.last_port),
             record.ports_used.to_string(),
             record.since.to_string(),
+        ];
+        add(&mut table, &columns, row);
+    }
+    table
+}
+
+/// `sipnat relays`.
+pub fn relays(records: &[RelayRecord]) -> Table {
+    let columns = [
+        ">CALL", ">LEG", ">TO", "EXTERNAL", "PEER", ">PACKETS", ">LOST", ">LATE", ">JITTER", ">RTT", ">REFUSED",
+        ">IDLE",
+    ];
+    let mut table = table(&columns);
+    let endpoint = |of: Option<std::net::SocketAddrV4>| of.map_or_else(|| "-".into(), |of| of.to_string());
+    let time = |of: Option<u64>| of.map_or_else(|| "-".into(), milliseconds);
+    for record in records {
+        let row = [
+            record.call.to_string(),
+            record.leg.to_string(),
+            record.partner.to_string(),
+            endpoint(record.external),
+            endpoint(record.peer),
+            record.packets.to_string(),
+            record.lost.to_string(),
+            record.late.to_string(),
+            time(record.jitter_us),
+            time(record.round_trip_us),
+            record
+                .refused
+                .values()
+                .map(|count| u64::from(*count))
+                .sum::<u64>()
+                .to_string(),
+            seconds(record.idle_s),
         ];
         add(&mut table, &columns, row);
     }

@@ -8,6 +8,7 @@ mod tests;
 pub use sip::*;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{Ipv4Addr, SocketAddrV4},
     str::FromStr,
@@ -162,6 +163,51 @@ pub struct BlockRecord {
     pub since: Time,
     /// Ports of it that have a binding.
     pub ports_used: u32,
+}
+
+/// A leg of the media relay. Times in seconds unless they say otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayRecord {
+    /// The daemon's number of the call.
+    pub call: u64,
+    /// The stream within the call.
+    pub stream: u32,
+    /// 0 or 1: whose leg it is.
+    pub side: u8,
+    /// Whether it is the RTCP leg beside one for RTP.
+    pub rtcp: bool,
+    pub leg: u32,
+    /// The leg by which its packets leave.
+    pub partner: u32,
+    /// Where its peer sends; `null` if the address is not the router's any more.
+    pub external: Option<SocketAddrV4>,
+    /// The endpoint that was learned.
+    pub peer: Option<SocketAddrV4>,
+    /// Where packets go before one is.
+    pub fallback: Option<SocketAddrV4>,
+    pub hold: bool,
+    pub created_s: u64,
+    /// Since the peer was learned.
+    pub latched_s: Option<u64>,
+    /// Since the peer sent last.
+    pub idle_s: u64,
+    /// From the peer, with bytes of the IPv4 packets.
+    pub packets: u64,
+    pub bytes: u64,
+    pub ssrc: Option<u32>,
+    pub ssrc_changes: u32,
+    /// RTP packets that have not come (RFC 3550).
+    pub lost: u64,
+    /// RTP packets out of order or twice.
+    pub late: u32,
+    /// Interarrival jitter (RFC 3550) in microseconds.
+    pub jitter_us: Option<u64>,
+    /// Round-trip time between relay and peer by RTCP, in microseconds.
+    pub round_trip_us: Option<u64>,
+    /// How often the peer moved to another endpoint in mid-stream.
+    pub moves: u32,
+    /// Packets refused, by reason.
+    pub refused: BTreeMap<String, u32>,
 }
 
 /// The direction of what the slow path counts: events of packets that are counted already when they are given to it.

@@ -1,6 +1,7 @@
 //! What the running daemon answers on its control socket: for the NAT, for the SIP server, for whatever of them runs.
 
 mod nat;
+mod relays;
 pub mod sip;
 
 use std::{net::Ipv4Addr, ops::ControlFlow, time::Instant};
@@ -12,8 +13,8 @@ pub use nat::{Nat, block_record};
 
 use crate::{
     config::{ExternalSide, Forward},
-    control::{BindingFilter, Service, ServiceError, SipService},
-    records::{BindingRecord, BlockRecord, CounterRecord, StatusRecord, Time},
+    control::{BindingFilter, Each, RelayPlan, Service, ServiceError, SipService},
+    records::{BindingRecord, BlockRecord, CounterRecord, RelayRecord, StatusRecord, Time},
     units::Proto,
 };
 
@@ -86,6 +87,19 @@ impl Service for Daemon {
         each: &mut dyn FnMut(BlockRecord) -> ControlFlow<()>,
     ) -> Result<(), ServiceError> {
         self.nat()?.blocks(host, each)
+    }
+
+    fn relays(&self, call: Option<u64>, each: Each<RelayRecord>) -> Result<(), ServiceError> {
+        relays::list(&self.nat()?.state, call, each);
+        Ok(())
+    }
+
+    fn open_relay(&self, plan: &RelayPlan) -> Result<Vec<RelayRecord>, ServiceError> {
+        relays::open(&self.nat()?.state, plan)
+    }
+
+    fn close_relay(&self, call: u64) -> Result<String, ServiceError> {
+        relays::close(&self.nat()?.state, call)
     }
 
     fn counters(&self) -> Result<Vec<CounterRecord>, ServiceError> {

@@ -16,10 +16,7 @@ use nat_common::{
     config::Config as Numbers,
     flow::PROTOCOLS,
     fragment,
-    maps::{
-        BlockState, BlockWord, FRAGMENT_BUCKET, HostWord, KIND_DYNAMIC, PORTS, SESSION_BUCKET, Slot, SlotState,
-        SlotWord,
-    },
+    maps::{BlockState, BlockWord, FRAGMENT_BUCKET, HostWord, PORTS, SESSION_BUCKET, Slot, SlotState, SlotWord},
     ports::{block_index, release_port, slot_parts},
     session::{SessionWord, stale},
     tables::Tables,
@@ -272,11 +269,7 @@ impl<T: Tables> Pass<'_, T> {
                     }
                 }
                 self.stats.bindings[proto as usize] += 1;
-                if slot.kind.get() == KIND_DYNAMIC {
-                    Fate::Lease
-                } else {
-                    Fate::Neutral
-                }
+                if slot.is_forward() { Fate::Neutral } else { Fate::Lease }
             }
             SlotState::Resting => {
                 let age = now.wrapping_sub(word.stamp()).cast_signed();

@@ -11,6 +11,8 @@ mod links;
 mod policy;
 #[path = "scenarios/registrations.rs"]
 mod registrations;
+#[path = "scenarios/relay.rs"]
+mod relay;
 
 use serde_json::Value;
 use tests::prelude::*;

@@ -149,6 +149,7 @@ mod check {
             hosts: 1 << 16,
             destinations: 1 << 14,
             counting: false,
+            legs: 20_000,
             block_shift: 6,
         }
     }

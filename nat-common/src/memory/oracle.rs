@@ -2,6 +2,7 @@
 //! data path did may be.
 
 use super::MemTables;
+use crate::counters::Reason;
 use crate::flow::Side;
 use crate::maps::{ROLE_INSIDE, ROLE_OUTSIDE};
 use crate::tables::Tables;
@@ -155,7 +156,15 @@ pub fn check(t: &MemTables, side: Side, before: &[u8], verdict: &Verdict, after:
     if !old.error {
         ensure(same_data(t, &old, &new), "changed the payload")?;
     }
+    let relayed = t.external(old.destination).is_some() && t.external(new.source).is_some();
     match out.role {
+        _ if verdict.reason() == Reason::Relayed => {
+            ensure(relayed, "relayed without an external address on both sides")?
+        }
+        // A later piece of what was relayed.
+        ROLE_OUTSIDE if side == Side::Outside && verdict.reason() == Reason::Fragment => {
+            ensure(relayed, "forwarded from outside to outside")?;
+        }
         ROLE_OUTSIDE => {
             ensure(side == Side::Inside, "forwarded from outside to outside")?;
             ensure(t.external(new.source).is_some(), "leaked an inside source")?;

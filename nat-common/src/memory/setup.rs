@@ -148,6 +148,8 @@ pub struct Setup {
     pub fragment_buckets: u32,
     /// Host records, a power of two.
     pub hosts: u32,
+    /// Legs of the media relay.
+    pub legs: u32,
     /// Seed of table positions and random numbers.
     pub seed: u64,
 }
@@ -187,6 +189,7 @@ impl Default for Setup {
             session_buckets: 4096,
             fragment_buckets: 64,
             hosts: 1024,
+            legs: 64,
             seed: 1,
         }
     }
@@ -241,6 +244,7 @@ impl Setup {
             hosts: Lazy::new(self.hosts),
             sessions: Lazy::new(self.session_buckets * SESSION_BUCKET),
             fragments: Lazy::new(self.fragment_buckets * FRAGMENT_BUCKET),
+            legs: Lazy::new(self.legs),
             destinations: (0..super::tables::CPUS).map(|_| Lazy::new(256)).collect(),
             rules: self.rules.clone(),
             external: (0..).zip(&self.externals).map(|(i, &a)| (a, i)).collect(),
@@ -252,6 +256,7 @@ impl Setup {
             paths: self.paths.clone(),
             locks: (0..crate::maps::LOCKS).map(|_| Mutex::new(())).collect(),
             clock: AtomicU32::new(1_000_000),
+            nanos: AtomicU64::new(1 << 50),
             dice: AtomicU64::new(self.seed),
             ids: AtomicU32::new(self.seed as u32),
             events: Mutex::new(Vec::new()),

@@ -14,6 +14,7 @@ use crate::packet::Packet;
 use crate::policy::Rule;
 use crate::ports::{slot_index, used_place};
 use crate::raw::Word64;
+use crate::relay::Leg;
 use crate::tables::{Route, RouteKind, Tables};
 use crate::translate::process;
 use crate::verdict::Verdict;
@@ -60,6 +61,7 @@ pub struct MemTables {
     pub(super) hosts: Lazy<Host>,
     pub(super) sessions: Lazy<Session>,
     pub(super) fragments: Lazy<Fragment>,
+    pub(super) legs: Lazy<Leg>,
     pub(super) destinations: Vec<Lazy<Destination>>,
     pub(super) external: HashMap<u32, u32>,
     pub(super) local: HashSet<u32>,
@@ -68,6 +70,7 @@ pub struct MemTables {
     pub(super) interface_of: HashMap<u64, u32>,
     pub(super) locks: Vec<Mutex<()>>,
     pub(super) clock: AtomicU32,
+    pub(super) nanos: AtomicU64,
     pub(super) dice: AtomicU64,
     pub(super) ids: AtomicU32,
     pub(super) events: Mutex<Vec<Event>>,
@@ -93,6 +96,11 @@ impl MemTables {
     /// Lets seconds pass.
     pub fn wait(&self, seconds: u32) {
         self.clock.fetch_add(seconds * self.active().ticks_per_second, SeqCst);
+    }
+
+    /// Lets nanoseconds pass that are too few for the clock of the tables.
+    pub fn wait_nanos(&self, nanos: u64) {
+        self.nanos.fetch_add(nanos, SeqCst);
     }
 
     /// Begins another sequence of random numbers.
@@ -236,6 +244,14 @@ impl Tables for MemTables {
 
     fn fragment(&self, index: u32) -> Option<&Fragment> {
         self.fragments.get(index)
+    }
+
+    fn leg(&self, index: u32) -> Option<&Leg> {
+        self.legs.get(index)
+    }
+
+    fn nanos(&self) -> u64 {
+        self.nanos.load(SeqCst)
     }
 
     fn destination(&self, index: u32) -> Option<&Destination> {

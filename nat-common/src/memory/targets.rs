@@ -3,8 +3,10 @@
 use super::cases::{cases, setup};
 use super::frames::Frame;
 use super::oracle::{View, ones};
+use super::relay::{TestLeg, open};
 use super::world::World;
 use super::{Setup, addr, end};
+use crate::counters::Reason;
 use crate::flow::{Endpoint, IP_ICMP, IP_UDP, Proto, Side};
 use crate::packet::Bytes;
 use crate::parse::{Headers, MF, parse as parse_headers};
@@ -17,13 +19,14 @@ use std::vec::Vec;
 pub type Target = fn(&[u8]);
 
 /// All targets by name; those of `fuzz/fuzz_targets`.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("parse", parse),
     ("process_inside", process_inside),
     ("process_outside", process_outside),
     ("icmp_error", icmp_error),
     ("fragment", fragment),
     ("rewrite", rewrite),
+    ("relay", relay),
 ];
 
 /// Something to begin with for a target: what it can make most of.
@@ -61,6 +64,14 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             .chain([syn])
             .map(|frame| [&[7; 16][..], &frame].concat())
             .collect(),
+        "relay" => [
+            super::relay::rtp(1, 1),
+            super::relay::sender_report(1, 7),
+            super::relay::receiver_report(1, 7, 1),
+        ]
+        .into_iter()
+        .flat_map(|packet| (0..4).map(move |from| [&[from, packet.len() as u8][..], &packet].concat()))
+        .collect(),
         _ => of_side(None),
     }
 }
@@ -279,5 +290,44 @@ pub fn rewrite(data: &[u8]) {
     assert_eq!(after.ttl, before.ttl - 1);
     if !icmp && !h.is_later_fragment() && matches!(h.proto, 6 | IP_UDP) {
         assert_eq!(after.ports, (r.source.port, r.destination.port));
+    }
+}
+
+/// Packets to two legs of the relay: a byte that says from whom, one for the length, and the payload; then the next one. A stranger is
+/// never relayed, and once both peers have been learned each one's media goes to the other.
+pub fn relay(data: &[u8]) {
+    let world = world();
+    let peers = ["198.51.100.1:7000", "192.0.2.9:9000"].map(end);
+    let ports = [40000, 40002];
+    let legs = [0, 1].map(|side| TestLeg {
+        follow: true,
+        classes: 7,
+        ..TestLeg::rtp(ports[side], peers[side].addr)
+    });
+    open(&world.tables, 0, legs, world.tables.time());
+    let external = addr("203.0.113.1");
+    let mut rest = data;
+    while let [from, len, more @ ..] = rest {
+        let (payload, after) = more.split_at(usize::from(*len).min(more.len()));
+        rest = after;
+        let side = usize::from(from & 1);
+        let stranger = from & 2 != 0;
+        let source = Endpoint::new(
+            peers[side].addr ^ u32::from(stranger),
+            peers[side].port + u16::from(from >> 2 & 1),
+        );
+        let frame = Frame::udp(source, Endpoint::new(external, ports[side]), payload);
+        let (verdict, bytes) = world.outside(&frame);
+        if from & 8 != 0 {
+            world.tables.wait(1);
+        }
+        if verdict.reason() != Reason::Relayed {
+            continue;
+        }
+        assert!(!stranger, "a stranger was relayed");
+        let view = View::of(&bytes.0).expect("a packet");
+        let to = Endpoint::new(view.destination, view.ports.1);
+        assert_eq!(to.addr, peers[1 - side].addr, "to somebody else");
+        assert_eq!((view.source, view.ports.0), (external, ports[1 - side]));
     }
 }

@@ -33,6 +33,7 @@ impl Default for Nat {
             capacity: None,
             sessions: 262_144,
             destinations: 16_384,
+            relay_legs: 20_000,
         }
     }
 }

@@ -90,6 +90,13 @@ pub fn nat(raw: raw::Nat, overrides: &Overrides) -> Result<Nat, Fault> {
             "nat.destinations",
             "entries",
         )?,
+        relay_legs: number(
+            raw.relay_legs,
+            default.relay_legs,
+            0..=1_048_576,
+            "nat.relay_legs",
+            "legs",
+        )?,
     })
 }
 

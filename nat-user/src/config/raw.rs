@@ -58,6 +58,7 @@ pub struct Nat {
     pub capacity: At<i64>,
     pub sessions: At<i64>,
     pub destinations: At<i64>,
+    pub relay_legs: At<i64>,
 }
 
 #[derive(Default, Deserialize)]

@@ -197,6 +197,16 @@ fn run(service: &dyn Service, request: Request, records: &mut Records) -> Result
         Request::Blocks { host } => {
             return service.blocks(host, &mut |record| records.push(&record));
         }
+        Request::Relays { call } => {
+            return records.limited(None, |each| service.relays(call, each));
+        }
+        Request::OpenRelay(plan) => {
+            for leg in service.open_relay(&plan)? {
+                let _ = records.push(&leg);
+            }
+            return Ok(());
+        }
+        Request::CloseRelay { call } => service.close_relay(call)?,
         Request::Counters { all } => {
             for counter in service.counters()? {
                 if all || counter.value != 0 {

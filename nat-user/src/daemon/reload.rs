@@ -137,7 +137,7 @@ impl Nat {
         let capacity = sizes(config, wanted, Some(kernel.capacity.addresses))?;
         if capacity != kernel.capacity {
             bail!(
-                "the sizes of the tables would change (nat.capacity, nat.sessions, nat.destinations, nat.counting, ports.block_size, ports.hosts, fragments.datagrams); run `sipnat detach`, which ends all bindings, and start again"
+                "the sizes of the tables would change (nat.capacity, nat.sessions, nat.destinations, nat.relay_legs, nat.counting, ports.block_size, ports.hosts, fragments.datagrams); run `sipnat detach`, which ends all bindings, and start again"
             );
         }
         let report = look(config, &capacity, true, options.allow_sysctl).await?;

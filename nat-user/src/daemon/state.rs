@@ -8,7 +8,15 @@ use std::sync::{
 use nat_common::config::Config as Numbers;
 
 use super::topology::Topology;
-use crate::{config::Config, control::Events, dataplane::kernel::Kernel, pool::Closed, preflight::Mode, sweep::Stats};
+use crate::{
+    config::Config,
+    control::Events,
+    dataplane::{kernel::Kernel, tables::UserTables},
+    pool::Closed,
+    preflight::Mode,
+    relays::{At, Relays},
+    sweep::Stats,
+};
 
 /// What is in force at the moment.
 #[derive(Clone)]
@@ -34,6 +42,7 @@ pub struct State {
     /// Where events go.
     pub events: std::sync::Arc<Events>,
     current: RwLock<Current>,
+    relays: Mutex<Relays>,
     stats: Mutex<Stats>,
     totals: Totals,
 }
@@ -52,12 +61,26 @@ pub struct Totals {
 }
 
 impl State {
-    /// The state at the start.
+    /// The state at the start. Takes over the legs of the media relay that the tables hold.
     pub fn new(kernel: Kernel, events: std::sync::Arc<Events>, current: Current) -> Self {
+        let at = At {
+            t: &kernel.tables,
+            cfg: &current.numbers,
+            now: kernel.clock.now(),
+        };
+        let (relays, recovered) = Relays::recover(&at);
+        if recovered.legs != 0 || recovered.mended != 0 {
+            tracing::info!(
+                "{} legs of the media relay are in use; closed {} that an earlier daemon left half open",
+                recovered.legs,
+                recovered.mended
+            );
+        }
         Self {
             kernel,
             events,
             current: RwLock::new(current),
+            relays: Mutex::new(relays),
             stats: Mutex::default(),
             totals: Totals::default(),
         }
@@ -71,6 +94,17 @@ impl State {
     /// Changes what is in force; only the main loop does.
     pub fn change(&self) -> RwLockWriteGuard<'_, Current> {
         self.current.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works on the media relay. Not to be held while waiting.
+    pub fn relays<R>(&self, work: impl FnOnce(&mut Relays, &At<UserTables>) -> R) -> R {
+        let numbers = self.current().numbers;
+        let at = At {
+            t: &self.kernel.tables,
+            cfg: &numbers,
+            now: self.now(),
+        };
+        work(&mut self.relays.lock().unwrap_or_else(PoisonError::into_inner), &at)
     }
 
     /// What the last pass of the sweeper found.

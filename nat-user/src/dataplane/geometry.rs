@@ -32,6 +32,7 @@ pub fn capacity(config: &Config, addresses: u32) -> Capacity {
         addresses: addresses.max(1),
         block_shift: config.ports.block_size.trailing_zeros(),
         counting: config.nat.counting,
+        legs: config.nat.relay_legs,
         destinations: config.nat.destinations.next_power_of_two(),
         session_buckets: (config.nat.sessions / SESSION_BUCKET).max(1).next_power_of_two(),
         fragment_buckets: (config.fragments.datagrams / FRAGMENT_BUCKET)

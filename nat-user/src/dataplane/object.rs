@@ -32,7 +32,7 @@ pub const CLOCK_MAP: &str = "CLOCK";
 pub const PROGRAMS: [&str; 4] = [INSIDE, OUTSIDE, TRUNK, CLOCK];
 
 /// Every map of the object. They are pinned under these names.
-pub const MAPS: [&str; 33] = [
+pub const MAPS: [&str; 34] = [
     "STATE",
     "CONFIG",
     "ADDRESSES",
@@ -46,6 +46,7 @@ pub const MAPS: [&str; 33] = [
     "SESSIONS",
     "FRAGMENTS",
     "RULES",
+    "LEGS",
     "DESTINATIONS",
     "EXTERNAL",
     "LOCAL",
@@ -96,6 +97,7 @@ pub fn open(capacity: &Capacity, pins: Option<&Path>) -> Result<Ebpf> {
         .map_max_entries("HOSTS", capacity.hosts)
         .map_max_entries("SESSIONS", capacity.session_buckets * SESSION_BUCKET)
         .map_max_entries("FRAGMENTS", capacity.fragment_buckets * FRAGMENT_BUCKET)
+        .map_max_entries("LEGS", capacity.legs.max(1))
         .map_max_entries("DESTINATIONS", capacity.destinations);
     #[cfg(feature = "ebpf-log")]
     let level = log_level();

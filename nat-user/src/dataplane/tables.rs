@@ -8,6 +8,7 @@ use nat_common::{
     maps::{Address, Block, Bucket, Destination, Fragment, Host, Interface, Session, Slot, Traffic},
     policy::Rule,
     raw::{Word32, Word64},
+    relay::Leg,
     tables::{Route, RouteKind, Tables},
 };
 
@@ -56,6 +57,8 @@ pub struct UserTables {
     pub sessions: Shared<Session>,
     /// Fragmented datagrams.
     pub fragments: Shared<Fragment>,
+    /// Legs of the media relay.
+    pub legs: Shared<Leg>,
     clock: Clock,
 }
 
@@ -74,6 +77,7 @@ impl UserTables {
             hosts: Shared::open(ebpf, "HOSTS")?,
             sessions: Shared::open(ebpf, "SESSIONS")?,
             fragments: Shared::open(ebpf, "FRAGMENTS")?,
+            legs: Shared::open(ebpf, "LEGS")?,
             clock,
         })
     }
@@ -95,6 +99,7 @@ impl UserTables {
             hosts: Shared::in_memory(c.hosts as usize)?,
             sessions: Shared::in_memory((c.session_buckets * SESSION_BUCKET) as usize)?,
             fragments: Shared::in_memory((c.fragment_buckets * FRAGMENT_BUCKET) as usize)?,
+            legs: Shared::in_memory(c.legs.max(1) as usize)?,
             clock,
         })
     }
@@ -172,6 +177,15 @@ impl Tables for UserTables {
 
     fn fragment(&self, index: u32) -> Option<&Fragment> {
         self.fragments.get(index as usize)
+    }
+
+    fn leg(&self, index: u32) -> Option<&Leg> {
+        self.legs.get(index as usize)
+    }
+
+    /// Nothing is measured here.
+    fn nanos(&self) -> u64 {
+        0
     }
 
     fn destination(&self, _: u32) -> Option<&Destination> {

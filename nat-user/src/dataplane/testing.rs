@@ -26,6 +26,7 @@ pub fn lab(addresses: u32, block_shift: u32) -> Lab {
         hosts: 4096,
         destinations: 16,
         counting: false,
+        legs: 64,
         block_shift,
     };
     let clock = Clock::new(250, 1 << 20, Instant::now());

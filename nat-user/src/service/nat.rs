@@ -103,6 +103,9 @@ impl Nat {
                 let Some(word) = binding::live(tables, &numbers, index, slot, now) else {
                     continue;
                 };
+                if slot.is_relay() {
+                    continue;
+                }
                 let (proto, inside, external) = endpoints(tables, index, slot);
                 if !filter.matches(proto, inside, external) {
                     continue;

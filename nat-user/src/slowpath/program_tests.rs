@@ -29,6 +29,7 @@ fn loaded() -> Option<Ebpf> {
         fragment_buckets: 64,
         hosts: 64,
         destinations: 64,
+        legs: 16,
         counting: false,
         block_shift: 6,
     };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use nat_common::{
     flow::Proto,
-    maps::{AddressWord, Block, BlockState, BlockWord, KIND_DYNAMIC, SlotState, SlotWord},
+    maps::{AddressWord, Block, BlockState, BlockWord, SlotState, SlotWord},
     ports::{NO_HOST, block_parts, find_host, free_place, release_block, slot_index, used_place},
     tables::Tables,
 };
@@ -102,9 +102,10 @@ impl<T: Tables> Pass<'_, T> {
                 let index = slot_index(address, proto, port);
                 let (place, bit) = used_place(index);
                 let used = self.t.used_ports(place).is_some_and(|word| word.get() & bit != 0);
-                let forward = self.t.slot(index).is_some_and(|slot| {
-                    SlotWord(slot.word.get()).state() == SlotState::Live && slot.kind.get() != KIND_DYNAMIC
-                });
+                let forward = self
+                    .t
+                    .slot(index)
+                    .is_some_and(|slot| SlotWord(slot.word.get()).state() == SlotState::Live && slot.is_forward());
                 !used || forward || self.round.closed.contains(port)
             })
         })

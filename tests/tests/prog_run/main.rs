@@ -9,6 +9,7 @@
 
 mod full;
 mod race;
+mod relay;
 mod rig;
 mod same;
 mod trunk;

@@ -100,6 +100,7 @@ impl Rig {
             hosts: setup.hosts,
             destinations: DESTINATIONS,
             counting: false,
+            legs: setup.legs,
             block_shift: setup.block_shift,
         };
         let mut ebpf = object::open(&capacity, None).unwrap();
@@ -211,6 +212,7 @@ impl Rig {
         wipe(&t.hosts);
         wipe(&t.sessions);
         wipe(&t.fragments);
+        wipe(&t.legs);
         for (index, entry) in (0..).zip(t.addresses.iter()) {
             let from = like.address(index).unwrap();
             entry.word.set(from.word.get());

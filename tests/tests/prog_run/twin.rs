@@ -10,9 +10,11 @@ use nat_common::memory::oracle::{self, View, ones};
 use nat_common::memory::{MemTables, Setup};
 use nat_common::packet::Bytes;
 use nat_common::raw::Word64;
+use nat_common::relay::Leg;
 use nat_common::tables::Tables;
 use nat_common::verdict::Verdict;
 use nat_common::watch::Copied;
+use nat_user::dataplane::tables::UserTables;
 
 use crate::rig::{DROP, PASS, REDIRECT, Ran, Rig};
 
@@ -58,6 +60,20 @@ impl<'r> Twin<'r> {
     /// The registrations that the daemon got copies of since this was asked last: from the kernel, and from the host.
     pub fn copies(&mut self) -> (Vec<Vec<u8>>, Vec<HostCopy>) {
         (self.rig.copies(), self.host.copies())
+    }
+
+    /// Changes the tables of the kernel, and in the same way those of the host.
+    pub fn each(&mut self, kernel: impl Fn((&UserTables, u32)), host: impl Fn((&MemTables, u32))) {
+        let now = self.host.time();
+        kernel((&self.rig.tables, now));
+        host((&self.host, now));
+        host((&self.scout, now));
+    }
+
+    /// A leg of the kernel's and the same of the host's.
+    pub fn legs(&self, number: u32) -> (&Leg, &Leg) {
+        let [kernel, host] = [self.rig.tables.leg(number), self.host.leg(number)];
+        (kernel.expect("a leg"), host.expect("a leg"))
     }
 
     /// One frame through both; the error says in what they differ.

@@ -1,0 +1,4 @@
+//! See `nat_common::memory::targets::relay`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| nat_common::memory::targets::relay(data));
