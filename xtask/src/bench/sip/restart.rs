@@ -21,8 +21,8 @@ pub fn measure(bench: &Bench, wanted: bool, report: &mut Report) -> Result<()> {
         let mut table = Table::new(
             "Restart",
             &format!(
-                "{count} registrations, kept in a file; from the start of the process until `sipnat status` shows all of them. Its log: how \
-                 much of that took the file. kamailio's registrar is in memory here and forgets them."
+                "{count} registrations, kept in a file; from the start of the process until `sipnat status` shows all of them. \
+                 kamailio's registrar is in memory here and forgets them."
             ),
             &["server", "ended by", "registrations", "seconds"],
         );
@@ -60,15 +60,12 @@ fn restarts(bench: &Bench, count: u32) -> Result<Vec<(&'static str, f64, u64)>> 
     let mut daemon = stand.sipnat(bench.options_for(None, count), &store)?;
     Phones::new(&stand.load, count)?.register(0, count)?;
     let mut rows = Vec::new();
-    let ends: [(_, fn(&mut Daemon) -> Result<()>); 2] = [
-        ("SIGTERM", Daemon::stop),
-        ("SIGKILL", |daemon| {
+    for how in ["SIGTERM", "SIGKILL"] {
+        if how == "SIGTERM" {
+            daemon.stop()?;
+        } else {
             daemon.kill9();
-            Ok(())
-        }),
-    ];
-    for (how, end) in ends {
-        end(&mut daemon)?;
+        }
         let start = Instant::now();
         daemon.restart()?;
         let back = registrations(&daemon)?;
