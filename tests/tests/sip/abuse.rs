@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tests::prelude::*;
 use tests::sip::Transport;
+use tests::sip::certificates::Authority;
 use tests::sip::digest::Challenge;
 use tests::sip::document::{self, TRANSLATED};
 use tests::sip::load::Flood;
@@ -49,63 +50,81 @@ fn answer(peer: &Peer, server: &Server, request: &Request) -> Message {
         .unwrap()
 }
 
-/// 300 streams of three sources begin a message of 64 KiB and never end it.
+/// 300 streams of three sources begin a message of 60 kB and never end it, 20 begin a TLS handshake, and one goes on for ever, byte by byte.
 #[test]
 fn hundreds_of_half_messages_hold_nobody_up_and_their_streams_are_closed() {
     const LIMITS: &str = "[sip.limits]\nconnections_per_source = 80\nmessage_time = \"5s\"\n";
-    let (server, lab) = scene(5, Server::config(DOMAIN).toml(LIMITS));
+    let authority = Authority::new().unwrap();
+    let certificate = authority.sign(&[DOMAIN]).unwrap();
+    let (server, lab) = scene(5, Server::config(DOMAIN).tls(&certificate).toml(LIMITS));
     let before = server.memory().unwrap();
+    let mut held = half_handshakes(&lab, &server);
+    let mut endless = Stream::connect(lab.o(4), server.endpoint).unwrap();
+    endless.send("OPTIONS sip:net.com SIP/2.0\r\nX: ").unwrap();
+    held.extend(half_messages(&lab, &server));
+    let grown = server.memory().unwrap().saturating_sub(before);
+    // 240 streams may have what they sent in a buffer that has grown to the next power of two.
+    assert!(grown < 64 * 1024, "{grown} KiB for {} streams", held.len());
+
+    let mut stream = Stream::connect_tls(lab.o(4), server.tls_endpoint(), DOMAIN, &authority).unwrap();
+    answers(&mut stream).unwrap();
+    others_are_served(&server, lab.o(4));
+
+    wait_until("the endless message to end", SOON, || endless.send("x").is_err()).unwrap();
+    held.iter_mut().for_each(|stream| stream.closed().unwrap());
+    // What was held for them becomes free: each source may have its 80 streams again.
+    let connect = || Stream::connect(lab.o(1), server.endpoint);
+    let served = || connect().and_then(|mut stream| answers(&mut stream).map(|()| stream));
+    let mut again: Vec<Stream> = Vec::new();
+    wait_until("as many streams as before", SOON, || {
+        let missing = 80 - again.len();
+        again.extend((0..missing).map_while(|_| served().ok()));
+        again.len() == 80
+    })
+    .unwrap_or_else(|error| panic!("{} of 80: {error}", again.len()));
+    assert!(served().is_err(), "and no more");
+}
+
+/// The first bytes of a ClientHello (RFC 8446 §5.1), 20 times.
+fn half_handshakes(lab: &Lab, server: &Server) -> Vec<Stream> {
+    let begin = |_| {
+        let mut stream = Stream::connect(lab.o(4), server.tls_endpoint()).unwrap();
+        stream.send(b"\x16\x03\x01\x02\x00\x01").unwrap();
+        stream
+    };
+    (0..20).map(begin).collect()
+}
+
+/// 100 half messages of each of three sources. Beyond the limit, the server may close before everything is sent.
+fn half_messages(lab: &Lab, server: &Server) -> Vec<Stream> {
     let half = format!(
         "MESSAGE sip:anna@{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKslow\r\nContent-Length: 60000\r\nX: {}",
         "x".repeat(30_000)
     );
-    let (mut held, mut closed) = (Vec::new(), 0);
-    for attacker in 1..=3 {
-        for _ in 0..100 {
-            // Beyond the limit, the server may close before everything is sent.
-            let stream = Stream::connect(lab.o(attacker), server.endpoint);
-            match stream.and_then(|mut stream| stream.send(&half).map(|()| stream)) {
-                Ok(stream) => held.push(stream),
-                Err(_) => closed += 1,
-            }
-        }
-    }
-    assert_eq!(held.len() + closed, 300);
-    let grown = server.memory().unwrap().saturating_sub(before);
-    // 240 streams may have what they sent in a buffer that has grown to the next power of two.
-    assert!(grown < 64 * 1024, "{grown} KiB for {} half messages", held.len());
+    let begin = |number: usize| {
+        let stream = Stream::connect(lab.o(1 + number % 3), server.endpoint);
+        stream.and_then(|mut stream| stream.send(&half).map(|()| stream)).ok()
+    };
+    (0..300).filter_map(begin).collect()
+}
 
-    // Others are served meanwhile, over TCP as well.
+/// Phones register and call, and one that is slow but not too slow is heard out: everybody has `message_time`.
+fn others_are_served(server: &Server, phones: &Host) {
     for transport in [Transport::Udp, Transport::Tcp] {
         let register = Sipp::scenario("register").to("anna", DOMAIN, server.endpoint);
-        register.port(5060).run(lab.o(4)).unwrap();
-        let phone = Sipp::scenario("uas_answer").port(5060).start(lab.o(4)).unwrap();
+        register.port(5060).run(phones).unwrap();
+        let phone = Sipp::scenario("uas_answer").port(5060).start(phones).unwrap();
         let caller = Sipp::scenario("uac_call").to("anna", DOMAIN, server.endpoint);
-        caller.transport(transport).run(lab.o(4)).unwrap();
+        caller.transport(transport).run(phones).unwrap();
         phone.finish().unwrap();
     }
-    // One that is slow but not too slow is heard out: everybody has `message_time`.
-    let mut slow = Stream::connect(lab.o(4), server.endpoint).unwrap();
+    let mut slow = Stream::connect(phones, server.endpoint).unwrap();
     let options = Request::new("OPTIONS", "sip:net.com").sent(slow.local, Transport::Tcp);
     let (first, rest) = options.bytes().split_at(40);
     slow.send(first).unwrap();
     std::thread::sleep(Duration::from_millis(500));
     slow.send(rest).unwrap();
     assert_eq!(slow.recv_final("the 200").unwrap().status(), Some(200));
-
-    for stream in &mut held {
-        stream.closed().unwrap();
-    }
-    // What was held for them becomes free: each source may have its 80 streams again.
-    let mut again = Vec::new();
-    wait_until("as many streams as before", SOON, || {
-        let stream = Stream::connect(lab.o(1), server.endpoint);
-        again.extend(stream.and_then(|mut stream| answers(&mut stream).map(|()| stream)));
-        again.len() == 80
-    })
-    .unwrap();
-    let more = Stream::connect(lab.o(1), server.endpoint).and_then(|mut stream| answers(&mut stream));
-    assert!(more.is_err(), "and no more");
 }
 
 /// Asks a stream for an answer.
@@ -359,76 +378,70 @@ fn a_contact_at_the_path_of_another_customer_gets_nothing_of_it() {
 fn forged_tokens_lead_nowhere() {
     let (server, lab) = scene(3, Server::config(DOMAIN));
     let (phone, caller) = (Peer::udp(lab.o(1), 5060).unwrap(), Peer::udp(lab.o(2), 5060).unwrap());
-    // It says an address inside, so that its flow is named by a token.
-    let register = Request::register("anna", DOMAIN).line("Contact: <sip:anna@192.168.1.10:5060>");
-    assert_eq!(answer(&phone, &server, &register).status(), Some(200));
-    let invite = Request::new("INVITE", "sip:anna@net.com")
-        .from("bob@elsewhere.org")
-        .call("own");
-    caller
-        .send_message(server.endpoint, &invite.over_udp(caller.endpoint))
-        .unwrap();
-    let (received, from) = phone.recv_request("INVITE").unwrap();
-    phone
-        .send_message(
-            from,
-            &received.reply(200, "OK", &["Contact: <sip:anna@192.168.1.10:5060>"], ""),
-        )
-        .unwrap();
-    let ok = caller.recv_final("the 200").unwrap();
-    caller
-        .send_message(server.endpoint, &invite.within("ACK", &ok).over_udp(caller.endpoint))
-        .unwrap();
-    phone.recv_request("ACK").unwrap();
-
+    let (invite, ok) = established(&server, &phone, &caller);
     let recorded = ok.headers("Record-Route").join(",");
-    let entry = recorded.split(',').find(|entry| entry.contains("d~")).unwrap();
-    let token = entry.split_once("d~").unwrap().1.split('@').next().unwrap();
-    let other = |text: &str| if text.ends_with('A') { "B" } else { "A" };
-    let changed = format!("{}{}", &token[..token.len() - 1], other(token));
-    let first = format!("{}{}", other(&token[..1]), &token[1..]);
-    let ip = server.endpoint.ip();
-    let forged = [
-        ("another dialog's", format!("d~{token}")),
-        ("changed at its end", format!("d~{changed}")),
-        ("changed at its beginning", format!("d~{first}")),
-        ("cut", format!("d~{}", &token[..token.len() - 4])),
-        ("empty", "d~".into()),
-        ("no base64", "d~!!!!".into()),
-        ("another use", format!("f~{token}")),
-        ("a flow token", "f~AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into()),
-    ];
-    for (number, (what, user)) in (0..).zip(&forged) {
+    let (_, token) = recorded.split_once("d~").unwrap();
+    let (ip, at) = (server.endpoint.ip(), phone.endpoint);
+    for (number, (what, user)) in (0..).zip(forgeries(token.split('@').next().unwrap())) {
         for method in ["INVITE", "BYE", "MESSAGE"] {
-            let call = format!("forged{number}{method}");
-            let request = Request::new(method, &format!("sip:anna@{}", phone.endpoint))
-                .from("bob@elsewhere.org")
-                .call(&call)
-                .to_tag("peer");
-            let request = request.line(&format!("Route: <sip:{user}@{ip};lr>"));
-            assert_eq!(
-                answer(&caller, &server, &request).status(),
-                Some(403),
-                "{what}: {method}"
-            );
+            let forged = |uri: &str, route: &str, call: &str| {
+                let request = Request::new(method, uri).from("bob@elsewhere.org").to_tag("peer");
+                let request = request.call(&format!("forged{number}{call}{method}"));
+                answer(&caller, &server, &request.line(&format!("Route: <{route}>"))).status()
+            };
+            let code = forged(&format!("sip:anna@{at}"), &format!("sip:{user}@{ip};lr"), "loose");
+            assert_eq!(code, Some(403), "{what}: {method}");
             // A strict router before us would have put it into the request URI.
-            let strict = Request::new(method, &format!("sip:{user}@{ip};lr"))
-                .from("bob@elsewhere.org")
-                .call(&format!("strict{call}"))
-                .to_tag("peer");
-            let strict = strict.line(&format!("Route: <sip:anna@{}>", phone.endpoint));
-            let code = answer(&caller, &server, &strict).status();
+            let code = forged(&format!("sip:{user}@{ip};lr"), &format!("sip:anna@{at}"), "strict");
             assert!(matches!(code, Some(403 | 404 | 430)), "{what}: {method}: {code:?}");
         }
     }
     let of_the_forger = |message: &Message| message.header("Call-ID").contains("forged");
     phone.nothing(SILENCE, of_the_forger).unwrap();
-    // The dialog's own goes on, changed tokens or not.
+    // The dialog itself goes on.
     let bye = invite.within("BYE", &ok).over_udp(caller.endpoint);
     caller.send_message(server.endpoint, &bye).unwrap();
     let (bye, from) = phone.recv_request("BYE").unwrap();
     phone.send_message(from, &bye.reply(200, "OK", &[], "")).unwrap();
     assert_eq!(caller.recv_final("the 200").unwrap().status(), Some(200));
+}
+
+/// A call to a phone that names an address inside, so that its flow is named by a token: the INVITE and its 200.
+fn established(server: &Server, phone: &Peer, caller: &Peer) -> (Request, Message) {
+    let contact = "Contact: <sip:anna@192.168.1.10:5060>";
+    let register = Request::register("anna", DOMAIN).line(contact);
+    assert_eq!(answer(phone, server, &register).status(), Some(200));
+    let invite = Request::new("INVITE", "sip:anna@net.com").from("bob@elsewhere.org");
+    let send = |request: &Request| caller.send_message(server.endpoint, &request.over_udp(caller.endpoint));
+    send(&invite).unwrap();
+    let (received, from) = phone.recv_request("INVITE").unwrap();
+    phone
+        .send_message(from, &received.reply(200, "OK", &[contact], ""))
+        .unwrap();
+    let ok = caller.recv_final("the 200").unwrap();
+    send(&invite.within("ACK", &ok)).unwrap();
+    phone.recv_request("ACK").unwrap();
+    (invite, ok)
+}
+
+/// User parts that look like tokens; `token` is that of a dialog.
+fn forgeries(token: &str) -> Vec<(&'static str, String)> {
+    let other = |text: &str| if text.ends_with('A') { "B" } else { "A" };
+    let (head, last) = token.split_at(token.len() - 2);
+    let (first, tail) = token.split_at(1);
+    vec![
+        ("another dialog's", format!("d~{token}")),
+        (
+            "changed at its end",
+            format!("d~{head}{}{}", other(&last[..1]), &last[1..]),
+        ),
+        ("changed at its beginning", format!("d~{}{tail}", other(first))),
+        ("cut", format!("d~{}", &token[..token.len() - 4])),
+        ("empty", "d~".into()),
+        ("no base64", "d~!!!!".into()),
+        ("for another use", format!("f~{token}")),
+        ("a flow's", format!("f~{}", "A".repeat(32))),
+    ]
 }
 
 /// Contacts of the outbound role stand for their devices: nobody can make one up.
