@@ -171,6 +171,7 @@ fn a_leg_is_closed_for_everybody_at_once() {
         &lab.cfg,
         &media(one.rtp.id.number, Endpoint::new(PHONES[0], 1)),
         110,
+        true,
     );
     assert_eq!(nat_common::relay::latch::denial(refused), Some(Reason::NoBinding));
     assert_eq!(find(&lab.tables, one.rtp.id), None);
