@@ -175,12 +175,17 @@ impl<'a> Sdp<'a> {
             .unwrap_or(Direction::SendRecv)
     }
 
-    /// Whether a stream is on hold: not both directions flow (RFC 3264 section 8.4), or its address is 0.0.0.0 (RFC 2543).
+    /// Whether a stream is on hold: not both directions flow (RFC 3264 section 8.4), or its address is 0.0.0.0 ([`Sdp::blank`]).
     pub fn held(&self, media: &Media) -> bool {
-        self.direction(media) != Direction::SendRecv
-            || self
-                .endpoint(media)
-                .is_some_and(|endpoint| endpoint.address.is_unspecified())
+        self.direction(media) != Direction::SendRecv || self.blank(media)
+    }
+
+    /// Whether a stream's address is 0.0.0.0 and says that nothing shall come (RFC 2543). With ICE and port 9 it says that candidates follow
+    /// (RFC 8840 section 4.1.1), which is no hold.
+    pub fn blank(&self, media: &Media) -> bool {
+        let trickles = self.ice(media) && media.port.value == 9;
+        let endpoint = self.endpoint(media).filter(|_| !trickles);
+        endpoint.is_some_and(|endpoint| endpoint.address.is_unspecified())
     }
 
     /// Whether a stream has ICE attributes of its own or of the session.

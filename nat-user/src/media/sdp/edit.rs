@@ -47,8 +47,9 @@ pub fn rewrite(sdp: &Sdp<'_>, told: &[Option<Told>], ice: IceMode, edits: &mut E
         sdp,
         ice: if all_ours { ice } else { IceMode::Replace },
     };
-    if let Some(shared) = shared {
-        editor.session_address(shared.to.address, edits);
+    if let (Some(shared), Some(connection)) = (shared, sdp.session.connection) {
+        let blank = streams().all(|(media, _)| media.section.connection.is_some() || sdp.blank(media) || !lives(media));
+        editor.replace_address(connection.address, connection.place, shared.to.address, blank, edits);
     }
     if editor.ice == IceMode::Remove && sdp.session.ice {
         editor.remove_ice(sdp.lines(&sdp.session), edits);
@@ -66,20 +67,17 @@ struct Editor<'a> {
 }
 
 impl Editor<'_> {
-    fn session_address(&self, address: Ipv4Addr, edits: &mut Edits) {
-        if let Some(connection) = self.sdp.session.connection {
-            self.replace_address(connection.address, connection.place, address, edits);
-        }
-    }
-
     /// One m= line and what belongs to it. `shared`: the session's c= has been changed already.
     fn stream(&self, media: &Media, told: &Told, shared: bool, edits: &mut Edits) {
         if media.port.value != told.to.port {
             edits.replace_fmt(media.port.place, format_args!("{}", told.to.port));
         }
         match media.section.connection {
-            Some(connection) => self.replace_address(connection.address, connection.place, told.to.address, edits),
-            None if !shared && !self.on_hold(media) => self.add_connection(media, told.to.address, edits),
+            Some(connection) => {
+                let (address, place) = (connection.address, connection.place);
+                self.replace_address(address, place, told.to.address, self.sdp.blank(media), edits);
+            }
+            None if !shared && !self.sdp.blank(media) => self.add_connection(media, told.to.address, edits),
             None => {}
         }
         self.rtcp(media, told, edits);
@@ -92,15 +90,10 @@ impl Editor<'_> {
         }
     }
 
-    fn on_hold(&self, media: &Media) -> bool {
-        self.sdp
-            .endpoint(media)
-            .is_some_and(|endpoint| endpoint.address.is_unspecified())
-    }
-
-    fn replace_address(&self, old: Address, place: Span, new: Ipv4Addr, edits: &mut Edits) {
+    /// `blank`: 0.0.0.0 stays, for it means hold.
+    fn replace_address(&self, old: Address, place: Span, new: Ipv4Addr, blank: bool, edits: &mut Edits) {
         let stays = match old {
-            Address::V4(old) => old.is_unspecified() || old == new,
+            Address::V4(old) => old == new || (blank && old.is_unspecified()),
             Address::V6 | Address::Name => false,
         };
         if !stays {
@@ -131,7 +124,7 @@ impl Editor<'_> {
                     edits.replace_fmt(rtcp.place, format_args!("{port}"));
                 }
                 if let Some((address, place)) = rtcp.address {
-                    self.replace_address(address, place, told.to.address, edits);
+                    self.replace_address(address, place, told.to.address, self.sdp.blank(media), edits);
                 }
             }
             None if told.to.port.checked_add(1) != Some(port) => {

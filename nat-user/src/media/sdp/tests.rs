@@ -197,7 +197,8 @@ fn candidates_are_replaced_or_removed_all_together() {
     assert!(removed.contains("a=mid:0\r\na=fingerprint:sha-256 00\r\n"), "{removed}");
     // A description without a candidate yet (RFC 8838) gets ours.
     let trickle = "v=0\r\nc=IN IP4 0.0.0.0\r\nm=audio 9 RTP/SAVPF 0\r\na=ice-ufrag:x\r\n";
-    let expected = "v=0\r\nc=IN IP4 0.0.0.0\r\nm=audio 20000 RTP/SAVPF 0\r\na=ice-ufrag:x\r\n\
+    assert!(!read(trickle).held(&read(trickle).media[0]));
+    let expected = "v=0\r\nc=IN IP4 203.0.113.1\r\nm=audio 20000 RTP/SAVPF 0\r\na=ice-ufrag:x\r\n\
         a=candidate:1 1 UDP 2130706431 203.0.113.1 20000 typ host\r\n";
     assert_eq!(edited(trickle, &[told(20000)], IceMode::Replace), expected);
 }

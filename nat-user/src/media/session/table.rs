@@ -271,7 +271,8 @@ impl Table {
         if self.lines.len() <= index {
             self.lines.resize(index + 1, None);
         }
-        self.lines[index] = Some(id);
+        // What is in force stays so until there is an answer.
+        self.lines[index].get_or_insert(id);
         let told = self.tell(id, &said, work)?;
         Ok((Some((id, said)), told))
     }

@@ -332,6 +332,11 @@ fn a_new_offer_counts_when_it_is_answered() {
     call.caller("UPDATE", "b", &audio("192.168.1.10", 4444));
     call.callee("491 UPDATE", "b", "");
     assert_eq!(call.commands, []);
+    let more = format!("{}m=video 4008 RTP/AVP 31\r\n", audio("192.168.1.10", 4000));
+    call.caller("INVITE", "b", &more);
+    assert_eq!(call.ports.opened.len(), 1);
+    call.callee("488 INVITE", "b", "");
+    assert_eq!(call.commands, [Command::CloseRelay(RelayId(20004))]);
     // From another network: a new gate.
     call.caller.signalling = "198.51.100.77".parse().unwrap();
     call.caller("UPDATE", "b", &audio("192.168.1.10", 4000));
@@ -489,6 +494,28 @@ fn a_bundle_has_one_transport() {
     call.caller("200 INVITE", "b", &bundle("192.168.1.10", [4000, 4000]));
     assert_eq!(call.commands, []);
     assert_eq!(call.end(), [Command::CloseRelay(RelayId(20000))]);
+}
+
+/// A stream that is to be carried by something else is another one, and the old one goes on if that is refused.
+#[test]
+fn another_carrier_is_another_stream() {
+    let mut call = Call::new("192.168.1.10", "198.51.100.2");
+    call.caller("INVITE", "", &audio("192.168.1.10", 4000));
+    call.callee("200 INVITE", "b", &audio("198.51.100.2", 5000));
+    let tcp = |address: &str, port| format!("v=0\r\nc=IN IP4 {address}\r\nm=message {port} TCP/MSRP *\r\n");
+    assert_eq!(
+        call.caller("INVITE", "b", &tcp("192.168.1.10", 7000)),
+        tcp("203.0.113.1", 20002)
+    );
+    call.callee("488 INVITE", "b", "");
+    assert_eq!(call.commands, [Command::ClosePinhole(PinholeId(20002))]);
+    assert_eq!(
+        call.caller("INVITE", "b", &tcp("192.168.1.10", 7000)),
+        tcp("203.0.113.1", 20004)
+    );
+    call.callee("200 INVITE", "b", &tcp("198.51.100.2", 7000));
+    assert_eq!(call.commands, [Command::ClosePinhole(PinholeId(20000))]);
+    assert_eq!(call.end(), [Command::ClosePinhole(PinholeId(20004))]);
 }
 
 #[test]

@@ -213,7 +213,7 @@ impl<R: Registry> Core<R> {
             Vec::new()
         };
         let forward = |name: &crate::sip::transaction::client::Branch| {
-            let (edits, breadth) = (edits.clone(), share(context.breadth, context, index));
+            let breadth = share(context.breadth, context, index);
             Forward {
                 request: &server.request,
                 came: context.flow,

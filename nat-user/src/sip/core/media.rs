@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Core, Id, seam::Registry};
 use crate::{
-    config::sip::Sip,
+    config::sip::{RecordRoute, Sip},
     media::{
         command::{DataPath, Side},
         end::Reach,
@@ -81,6 +81,13 @@ impl<R: Registry> Core<R> {
         });
     }
 
+    /// Another policy, for calls that begin from now on.
+    pub fn media_policy(&mut self, policy: Policy) {
+        if let Some(media) = &mut self.media {
+            media.policy = policy;
+        }
+    }
+
     /// How many streams were left as they are, by reason.
     pub fn media_left(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let left = self.media.iter().flat_map(|media| &media.left);
@@ -99,12 +106,14 @@ impl<R: Registry> Core<R> {
         };
         let mut edits = context.edits.clone();
         let server = self.servers.get(context.server);
-        let (Some(dialog), Some(server)) = (context.dialog, server) else {
+        // Where we leave the dialog, nobody would tell when its media ends.
+        let concerns = self.config.proxy.record_route == RecordRoute::Always && (context.invite() || context.within);
+        let (Some(dialog), Some(server), true) = (context.dialog, server, concerns) else {
             return Ok(edits);
         };
         let message = &server.request;
-        let emergency = self.is_emergency(message);
-        let Some(media) = self.media.as_mut().filter(|_| context.invite() || context.within) else {
+        let emergency = !context.within && self.is_emergency(message);
+        let Some(media) = &mut self.media else {
             return Ok(edits);
         };
         let sender = reach_of_sender(&self.config, message, &context.flow);

@@ -253,3 +253,44 @@ fn what_is_left_alone_is_counted_and_not_a_byte_changes() {
     assert_eq!(world.core.media_left().collect::<Vec<_>>(), [("tcp", 1)]);
     assert_eq!(path.0.lock().unwrap().given, 0);
 }
+
+#[test]
+fn emergency_calls_may_use_the_reserve() {
+    let (mut world, path) = world(phone());
+    world.register("112@net.com", phone());
+    let call = Ask {
+        uri: "sip:112@net.com",
+        ..invite()
+    };
+    let out = world.receive(udp(CALLER), &with(&call.text(), &audio("10.0.0.9", 4000)));
+    assert_eq!(body(&out[1]), ours(20004));
+    assert_eq!(path.0.lock().unwrap().emergencies, 2, "both legs");
+}
+
+/// Where the proxy leaves the dialog, nobody tells when a call ends.
+#[test]
+fn without_record_route_nothing_is_anchored() {
+    let (mut world, path) = world(phone());
+    let mut config = (**world.core.config()).clone();
+    config.proxy.record_route = config::RecordRoute::Never;
+    let listeners = (0..).map(ListenerId).zip(config.listeners.clone());
+    let listeners = listeners.map(|(id, listener)| (id, listener, None)).collect();
+    world.core.configure(Arc::new(config), listeners, world.now);
+    let offer = audio("10.0.0.9", 4000);
+    let out = world.receive(udp(CALLER), &with(&invite().text(), &offer));
+    assert_eq!(body(&out[1]), offer);
+    assert_eq!(path.0.lock().unwrap().given, 0);
+}
+
+#[test]
+fn another_policy_is_for_calls_to_come() {
+    let (mut world, _path) = world(phone());
+    let never = Policy {
+        anchor: crate::media::policy::Anchor::Never,
+        ..Policy::new(&world.core.config().media, Vec::new())
+    };
+    world.core.media_policy(never);
+    let offer = audio("10.0.0.9", 4000);
+    let out = world.receive(udp(CALLER), &with(&invite().text(), &offer));
+    assert_eq!(body(&out[1]), offer);
+}
