@@ -144,6 +144,11 @@ impl LegWord {
         Self(self.0 & !HOLD | if hold { HOLD } else { 0 })
     }
 
+    /// The same, for packets of other classes.
+    pub fn of_classes(self, classes: u8) -> Self {
+        Self(self.0 & !(15 << 44) | u64::from(classes & 15) << 44)
+    }
+
     /// The same, with a peer that may move to another endpoint in mid-stream, or not.
     pub fn following(self, follow: bool) -> Self {
         Self(self.0 & !FOLLOW | if follow { FOLLOW } else { 0 })

@@ -5,6 +5,7 @@ mod follow;
 #[cfg(feature = "ebpf-log")]
 mod kernel_log;
 mod life;
+mod media;
 mod nat;
 mod registrations;
 mod reload;

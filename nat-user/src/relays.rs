@@ -324,6 +324,17 @@ pub fn hold<T: Tables>(at: &At<T>, id: LegId, hold: bool) -> Result<(), RelayErr
     Ok(())
 }
 
+/// Lets a leg take packets of other `CLASS_*`, with an RTP clock rate in Hz (0 if not known): what its stream carries has changed.
+///
+/// # Errors
+/// If the leg has been closed.
+pub fn expect<T: Tables>(at: &At<T>, id: LegId, classes: u8, clock_rate: u32) -> Result<(), RelayError> {
+    let leg = used(at.t, id).ok_or(RelayError::Closed(id.number))?;
+    leg.word.set(LegWord(leg.word.get()).of_classes(classes).0);
+    leg.clock.set(scale(clock_rate));
+    Ok(())
+}
+
 /// What is known of a leg. Times are in ticks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegView {

@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     follow::Pending,
+    media::{self, Media},
     nat::Nat,
     sip::Sip,
     start::{Parts, Started},
@@ -22,6 +23,7 @@ use super::{
 use crate::{
     config::{Config, RunOptions},
     control::{self, Ended, Events, ServiceError},
+    media::policy::Policy,
     metrics,
     net::{Monitor, Net},
     records::Time,
@@ -30,6 +32,8 @@ use crate::{
 
 /// How often stale neighbours are confirmed; the kernel forgets them after a minute.
 const NEIGHBOURS: Duration = Duration::from_secs(20);
+/// How often relays are looked at for silence.
+const SILENCE: Duration = Duration::from_secs(10);
 /// How often the router's own ports are looked at.
 const OWN_PORTS: Duration = Duration::from_secs(5);
 
@@ -87,7 +91,8 @@ pub async fn live(started: Started) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (mut neighbours, mut ports) = (interval(NEIGHBOURS), interval(OWN_PORTS));
+    let (mut neighbours, mut ports, mut silence) = (interval(NEIGHBOURS), interval(OWN_PORTS), interval(SILENCE));
+    silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
     neighbours.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ports.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut life = Life {
@@ -100,6 +105,7 @@ pub async fn live(started: Started) -> Result<()> {
     };
     let mut pending_events = Pending::default();
     life.make_way();
+    life.anchor_media().await?;
     life.announce();
     let end = loop {
         tokio::select! {
@@ -121,6 +127,7 @@ pub async fn live(started: Started) -> Result<()> {
             },
             () = due(pending_events.due()) => life.follow(std::mem::take(&mut pending_events)).await,
             _ = neighbours.tick() => if let Some(nat) = &life.nat { nat.refresh_neighbours().await },
+            _ = silence.tick() => life.end_silent_media(),
             _ = ports.tick() => if let Some(nat) = &life.nat { nat.follow_ports() },
             () = sip_ended(&life.sip) => {
                 stop.send_replace(true);
@@ -162,6 +169,32 @@ async fn sip_ended(sip: &Option<Sip>) {
 }
 
 impl Life {
+    /// What is decided about media; `None` if nothing is, because not both parts run.
+    pub fn media_policy(&self) -> Option<Policy> {
+        let (_, _, sip) = (self.nat.as_ref()?, self.sip.as_ref()?, self.config.sip.as_ref()?);
+        Some(Policy::new(&sip.media, sip.media.inside(&self.config.nat)))
+    }
+
+    async fn anchor_media(&self) -> Result<()> {
+        if let (Some(nat), Some(sip), Some(policy)) = (&self.nat, &self.sip, self.media_policy()) {
+            let path = Media::new(nat.state.clone());
+            sip.server.anchor_media(policy, Box::new(path)).await?;
+        }
+        Ok(())
+    }
+
+    fn end_silent_media(&self) {
+        if let (Some(nat), Some(sip)) = (&self.nat, &self.config.sip) {
+            let legs = media::end_silent(&nat.state, sip.media.timeout);
+            if legs != 0 {
+                tracing::info!(
+                    "closed {legs} legs of the media relay: silent for {:?}",
+                    sip.media.timeout
+                );
+            }
+        }
+    }
+
     fn announce(&self) {
         match (&self.nat, &self.sip) {
             (Some(_), Some(_)) => tracing::info!("translating, and serving SIP"),

@@ -77,6 +77,9 @@ impl Life {
         if let (Some(running), Some(prepared)) = (&mut self.nat, nat) {
             running.apply(prepared, self.config.clone())?;
         }
+        if let (Some(sip), Some(policy)) = (&self.sip, self.media_policy()) {
+            sip.server.media_policy(policy).await?;
+        }
         self.make_way();
         Ok(())
     }

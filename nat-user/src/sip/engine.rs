@@ -84,6 +84,8 @@ impl<R: Office> Engine<R> {
             Query::Snapshot(reply) => {
                 let _ = reply.send(Box::new(self.snapshot(now)));
             }
+            Query::AnchorMedia(policy, path) => self.core.anchor_media(policy, path),
+            Query::MediaPolicy(policy) => self.core.media_policy(policy),
             Query::Configure(setup, reply) => {
                 self.core.configure(setup.config.clone(), setup.places().collect(), now);
                 let Core { registry, paths, .. } = &mut self.core;

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     config::sip::Sip,
+    media::{command::DataPath, policy::Policy},
     records::{BanRecord, DialogRecord, PathRecord, RegistrationRecord, TransactionRecord},
 };
 
@@ -47,6 +48,10 @@ pub enum Query {
     Snapshot(Reply<Box<Snapshot>>),
     /// A new configuration is in force: the transport has taken over its listeners already. Cannot fail, since everything was checked before.
     Configure(Box<Setup>, Reply<()>),
+    /// A NAT runs beside the server: media of calls that begin from now on goes through its data path where the policy says so.
+    AnchorMedia(Policy, Box<dyn DataPath>),
+    /// Another policy, for calls that begin from now on.
+    MediaPolicy(Policy),
 }
 
 /// What the core runs with: the configuration and the files that it names, read and found valid.

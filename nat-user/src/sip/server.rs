@@ -22,7 +22,10 @@ use super::{
     transport::{self, Engine, Handle, Local, Options, Place, assign},
     users::Users,
 };
-use crate::config::sip::{Domain, ListenAddress, Listener, Sip};
+use crate::{
+    config::sip::{Domain, ListenAddress, Listener, Sip},
+    media::{command::DataPath, policy::Policy},
+};
 
 /// Entries that are looked at for one page of a list: some 100 µs of the server's time.
 const LOOK_AT: usize = 500;
@@ -153,6 +156,22 @@ impl Server {
         answer
             .await
             .context("the SIP server did not take over its configuration")
+    }
+
+    /// Has the media of calls go through a data path where the policy says so.
+    ///
+    /// # Errors
+    /// If the server has ended.
+    pub async fn anchor_media(&self, policy: Policy, path: Box<dyn DataPath>) -> Result<()> {
+        self.handle.call(Query::AnchorMedia(policy, path)).await
+    }
+
+    /// Takes another policy for media; see [`Server::anchor_media`].
+    ///
+    /// # Errors
+    /// If the server has ended.
+    pub async fn media_policy(&self, policy: Policy) -> Result<()> {
+        self.handle.call(Query::MediaPolicy(policy)).await
     }
 
     /// Tells the server of listeners whose interface has another address now; says which have moved.

@@ -138,7 +138,8 @@ impl Config {
         })
     }
 
-    fn text(&self, ip: Ipv4Addr, files: &TempDir) -> Result<String> {
+    /// The configuration, for a server at this address that runs beside a NAT; its files are in `files`.
+    pub fn text(&self, ip: Ipv4Addr, files: &TempDir) -> Result<String> {
         let mut out = format!(
             "[daemon]\nlog = \"info\"\n[sip]\nstore = {:?}\nsecret = {:?}\n{}",
             files.file("registrations.redb"),

@@ -10,6 +10,7 @@ mod connections;
 mod document;
 mod down;
 mod files;
+mod media;
 mod passwords;
 mod paths;
 mod proxies;

@@ -40,6 +40,7 @@ impl Default for Media {
             same_nat: SameNat::Anchor,
             ice: IceMode::Replace,
             gate_prefix: 32,
+            timeout: Duration::from_secs(300),
             max_streams: 32,
             inside: None,
         }

@@ -190,6 +190,7 @@ pub struct Media {
     pub same_nat: Option<SameNat>,
     pub ice: Option<IceMode>,
     pub gate_prefix: At<i64>,
+    pub timeout: At<Text<Duration>>,
     pub max_streams: At<i64>,
     pub inside: Option<Vec<Spanned<Text<Prefix>>>>,
 }

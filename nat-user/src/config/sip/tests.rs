@@ -209,6 +209,7 @@ fn everything_can_be_said() {
         same_nat = "direct"
         ice = "remove"
         gate_prefix = 24
+        timeout = "90s"
         max_streams = 1
         inside = ["192.168.1.0/24", "192.168.2.0/24"]
     "#);
@@ -255,6 +256,7 @@ fn everything_can_be_said() {
         same_nat: SameNat::Direct,
         ice: IceMode::Remove,
         gate_prefix: 24,
+        timeout: Duration::from_secs(90),
         max_streams: 1,
         inside: Some(
             ["192.168.1.0/24", "192.168.2.0/24"]

@@ -709,6 +709,14 @@ fn media(raw: raw::Media) -> Result<Media, Fault> {
             "sip.media.gate_prefix",
             "bits (whoever is within the prefix can take a stream before its first packet, RFC 7362 section 4)",
         )?,
+        timeout: duration(
+            raw.timeout,
+            default.timeout,
+            Duration::from_secs(30),
+            DAY,
+            "sip.media.timeout",
+            "speakers that detect silence send nothing for seconds; streams on hold are not counted",
+        )?,
         max_streams: number(
             raw.max_streams,
             default.max_streams,

@@ -1,0 +1,309 @@
+//! The media of calls, as the SIP server wants it, on the tables of the NAT beside it: legs of the relay, and bindings of phones inside.
+
+use std::{collections::HashMap, fmt, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use nat_common::{
+    binding,
+    counters::REFUSED,
+    flow::{Endpoint as Flow, InsideKey, Proto},
+    maps::{AddressWord, KIND_RELAY},
+    ports::{slot_index, slot_parts},
+    tables::Tables as _,
+};
+
+use super::state::State;
+use crate::{
+    media::command::{
+        self, Carrier, Command, DataPath, Exhausted, Expect, Leg, Pinhole, PinholeId, Ports, Relay, RelayId, Want,
+    },
+    media::sdp::Endpoint,
+    relays::{self, Arming, CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN, Gate, LegId, OpenedSide, Peer, Side, Stream},
+};
+
+/// How long a binding of a call lives after its last packet, should nobody end it: its dialog does, or else the session timer of the call.
+const PINHOLE: Duration = Duration::from_secs(2 * 3600);
+
+/// The data path of media. Its owner is the thread of the SIP server; packets need nothing of it.
+pub struct Media {
+    state: Arc<State>,
+    /// Where the next number begins. Numbers of other daemons, whose legs may still be there, begin elsewhere.
+    next: u64,
+    open: HashMap<RelayId, Opened>,
+    holes: HashMap<PinholeId, Vec<Hole>>,
+}
+
+/// The legs of a stream.
+#[derive(Clone, Copy, Debug)]
+struct Opened {
+    sides: [OpenedSide; 2],
+}
+
+/// A binding of a call: its slot, and whose it was.
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    key: InsideKey,
+    slot: u32,
+}
+
+impl Media {
+    /// Takes the tables of a NAT that runs.
+    pub fn new(state: Arc<State>) -> Media {
+        let start = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        Media {
+            state,
+            next: start.as_micros() as u64,
+            open: HashMap::new(),
+            holes: HashMap::new(),
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// The number of an external address that is in use.
+    fn address(&self) -> Option<u32> {
+        let tables = &self.state.kernel.tables;
+        let mut numbers = 0..self.state.kernel.capacity.addresses;
+        numbers.find(|number| {
+            tables
+                .address(*number)
+                .is_some_and(|address| AddressWord(address.word.get()).active())
+        })
+    }
+
+    fn bind(&self, inside: Ipv4Addr, port: u16, carrier: Carrier) -> Option<Hole> {
+        let tables = &self.state.kernel.tables;
+        let numbers = self.state.current().numbers;
+        let proto = match carrier {
+            Carrier::Udp => Proto::Udp,
+            Carrier::Tcp => Proto::Tcp,
+        };
+        let key = InsideKey {
+            proto,
+            inside: Flow::new(inside.into(), port),
+        };
+        let now = self.state.now();
+        let slot = match binding::find(tables, &numbers, &key, now) {
+            Some(slot) => slot,
+            None => Some(binding::create(tables, &numbers, &key, now)).filter(|slot| slot & REFUSED == 0)?,
+        };
+        self.live_for(slot, Some(PINHOLE));
+        Some(Hole { key, slot })
+    }
+
+    /// Lets a binding live so long after its last packet; `None`: as long as any other.
+    fn live_for(&self, slot: u32, time: Option<Duration>) {
+        if let Some(slot) = self.state.kernel.tables.slot(slot) {
+            slot.lifetime
+                .set(time.map_or(0, |time| self.state.kernel.clock.ticks(time)));
+        }
+    }
+
+    /// The binding is like any other again, unless it has become somebody else's.
+    fn let_go(&self, hole: Hole) {
+        let numbers = self.state.current().numbers;
+        let now = self.state.now();
+        if binding::find(&self.state.kernel.tables, &numbers, &hole.key, now) == Some(hole.slot) {
+            self.live_for(hole.slot, None);
+        }
+    }
+
+    fn arm(&self, legs: OpenedSide, leg: &Leg, keep: bool) {
+        let components = [Some((legs.rtp.id, false)), legs.rtcp.map(|rtcp| (rtcp.id, true))];
+        for (id, rtcp) in components.into_iter().flatten() {
+            let arming = Arming {
+                gates: gates(leg),
+                fallback: leg.fallback.and_then(|fallback| component(&fallback, rtcp)),
+                keep,
+            };
+            // A leg that has gone is what an old command is about.
+            let _ = self.state.relays(|_, at| relays::arm(at, id, &arming));
+        }
+    }
+}
+
+impl Ports for Media {
+    fn relay(&mut self, want: &Want, legs: [Leg; 2], expect: Expect) -> Result<Relay, Exhausted> {
+        let address = self.address().ok_or(Exhausted)?;
+        let id = RelayId(self.number());
+        let side = |leg: &Leg| Side {
+            address,
+            peer: Peer {
+                gates: gates(leg),
+                rtp: leg.fallback.and_then(|fallback| component(&fallback, false)),
+                rtcp: leg.fallback.and_then(|fallback| component(&fallback, true)),
+            },
+        };
+        let stream = Stream {
+            call: id.0,
+            number: 0,
+            pair: want.rtcp,
+            classes: classes(&expect),
+            clock_rate: expect.clock,
+            dscp: None,
+            follow: true,
+            sides: [side(&legs[0]), side(&legs[1])],
+        };
+        let sides = self
+            .state
+            .relays(|relays, at| relays.open(at, &stream))
+            .map_err(|error| {
+                tracing::warn!("a call gets no relay: {error}");
+                Exhausted
+            })?;
+        self.open.insert(id, Opened { sides });
+        Ok(Relay {
+            id,
+            aliases: sides.map(|side| Endpoint {
+                address: side.rtp.external.addr.into(),
+                port: side.rtp.external.port,
+                rtcp: side.rtcp.map(|rtcp| rtcp.external.port),
+            }),
+        })
+    }
+
+    fn pinhole(&mut self, inside: Endpoint, want: &Want) -> Result<Pinhole, Exhausted> {
+        let hole = self.bind(inside.address, inside.port, want.carrier).ok_or(Exhausted)?;
+        let rtcp = inside.rtcp.filter(|_| want.rtcp);
+        let rtcp = rtcp.and_then(|port| self.bind(inside.address, port, want.carrier));
+        let external = |hole: Hole| binding::external_of(&self.state.kernel.tables, hole.slot);
+        let outside = external(hole).ok_or(Exhausted)?;
+        let rtcp_port = rtcp.and_then(external).map(|rtcp| rtcp.port);
+        let id = PinholeId(self.number());
+        let holes = [Some(hole), rtcp].into_iter().flatten().collect();
+        let place = Pinhole {
+            id,
+            outside: Endpoint {
+                address: outside.addr.into(),
+                port: outside.port,
+                rtcp: rtcp_port,
+            },
+        };
+        self.holes.insert(id, holes);
+        Ok(place)
+    }
+
+    fn is_ours(&self, address: Ipv4Addr, port: u16) -> bool {
+        let current = self.state.current();
+        let place = current
+            .topology
+            .external
+            .iter()
+            .position(|external| *external == address);
+        let Some(place) = place else {
+            let own = u32::from(address);
+            return current.topology.local.contains(&own)
+                || current.topology.ports.iter().any(|port| port.addr == Some(address));
+        };
+        // Somebody's binding there is a phone of the inside that knows how it is seen.
+        let tables = &self.state.kernel.tables;
+        let index = slot_index(place as u32, Proto::Udp, port);
+        let slot = tables.slot(index).filter(|slot| slot.kind.get() != KIND_RELAY);
+        let bound = slot.and_then(|slot| binding::live(tables, &current.numbers, index, slot, self.state.now()));
+        debug_assert_eq!(slot_parts(index).2, port);
+        bound.is_none()
+    }
+}
+
+impl DataPath for Media {
+    fn run(&mut self, command: Command) {
+        match command {
+            Command::Rearm {
+                relay,
+                side,
+                leg,
+                relatch,
+            } => {
+                if let Some(opened) = self.open.get(&relay) {
+                    let place = match side {
+                        command::Side::Caller => 0,
+                        command::Side::Callee => 1,
+                    };
+                    self.arm(opened.sides[place], &leg, !relatch);
+                }
+            }
+            Command::Expect { relay, expect } => {
+                for leg in self.legs(relay) {
+                    let classes = classes(&expect);
+                    // As above.
+                    let _ = self
+                        .state
+                        .relays(|_, at| relays::expect(at, leg, classes, expect.clock));
+                }
+            }
+            Command::Hold { relay, held } => {
+                for leg in self.legs(relay) {
+                    let _ = self.state.relays(|_, at| relays::hold(at, leg, held));
+                }
+            }
+            Command::CloseRelay(relay) => {
+                for leg in self.legs(relay) {
+                    self.state.relays(|relays, at| relays.close(at, leg));
+                }
+                self.open.remove(&relay);
+            }
+            Command::ClosePinhole(id) => {
+                let holes = self.holes.remove(&id).unwrap_or_default();
+                holes.into_iter().for_each(|hole| self.let_go(hole));
+            }
+        }
+    }
+}
+
+impl Media {
+    /// All legs of a stream; none if it has gone.
+    fn legs(&self, relay: RelayId) -> Vec<LegId> {
+        let sides = self.open.get(&relay).map(|opened| opened.sides);
+        let legs = sides.into_iter().flatten();
+        legs.flat_map(|side| [Some(side.rtp), side.rtcp])
+            .flatten()
+            .map(|leg| leg.id)
+            .collect()
+    }
+}
+
+impl fmt::Debug for Media {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Media of {} streams", self.open.len() + self.holes.len())
+    }
+}
+
+/// Closes the relays of calls that have been silent for so long, on hold or not at all: those whose end nobody told, because the daemon that
+/// knew them has been killed, or a BYE was lost. Says how many legs were closed.
+pub fn end_silent(state: &State, after: Duration) -> usize {
+    let mut calls: HashMap<u64, bool> = HashMap::new();
+    for view in relays::views(&state.kernel.tables) {
+        let silent = !view.hold && state.kernel.clock.age(view.last) >= after;
+        *calls.entry(view.call).or_insert(true) &= silent;
+    }
+    let silent = calls.into_iter().filter(|(_, silent)| *silent);
+    silent
+        .map(|(call, _)| state.relays(|relays, at| relays.close_call(at, call)))
+        .sum()
+}
+
+fn gates(leg: &Leg) -> Vec<Gate> {
+    let gate = leg.gate.map(|prefix| Gate {
+        addr: prefix.addr.into(),
+        len: prefix.len,
+    });
+    gate.into_iter().collect()
+}
+
+/// RTP or RTCP of an endpoint.
+fn component(of: &Endpoint, rtcp: bool) -> Option<Flow> {
+    let port = if rtcp { of.rtcp? } else { of.port };
+    Some(Flow::new(of.address.into(), port))
+}
+
+fn classes(expect: &Expect) -> u8 {
+    if !expect.rtp {
+        return CLASS_ANY;
+    }
+    let maybe = |yes: bool, class: u8| if yes { class } else { 0 };
+    CLASS_RTP | maybe(expect.stun, CLASS_STUN) | maybe(expect.dtls, CLASS_DTLS)
+}
