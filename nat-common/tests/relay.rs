@@ -41,7 +41,7 @@ fn leg(world: &World, number: u32) -> &Leg {
 
 /// What becomes of a packet from outside: where it went, or why not.
 fn send(world: &World, from: &str, port: u16, data: &[u8]) -> Result<String, Reason> {
-    sent(world.outside(&Frame::udp(end(from), ext(port), data)))
+    sent(world.outside(Frame::udp(end(from), ext(port), data)))
 }
 
 fn sent((verdict, bytes): (Verdict, Bytes)) -> Result<String, Reason> {
@@ -351,7 +351,7 @@ fn legs_of_inside_phones_work_too() {
     let [a, mut b] = legs();
     b.gate = (end(phone).addr, 32);
     let world = world([a, b]);
-    let inside = |data: &[u8]| sent(world.inside(&Frame::udp(end(phone), ext(PORT_B), data)));
+    let inside = |data: &[u8]| sent(world.inside(Frame::udp(end(phone), ext(PORT_B), data)));
     assert_eq!(inside(&rtp(2, 1)), Err(Reason::PeerNotLatched));
     assert_eq!(
         send(&world, A, PORT_A, &rtp(1, 1)).as_deref(),
@@ -361,7 +361,7 @@ fn legs_of_inside_phones_work_too() {
     // From outside nobody can claim to be the phone.
     assert_eq!(send(&world, phone, PORT_B, &rtp(2, 3)), Err(Reason::Martian));
     // Nor is a relay's port a way to the host whose address looks like a leg's number.
-    let neighbour = world.inside(&Frame::udp(end("10.0.0.6:1"), ext(PORT_B), &rtp(9, 1)));
+    let neighbour = world.inside(Frame::udp(end("10.0.0.6:1"), ext(PORT_B), &rtp(9, 1)));
     assert_eq!(neighbour.0.reason(), Reason::RelayGate);
 }
 

@@ -25,7 +25,7 @@ const RECEIVER_REPORT: u8 = 201;
 /// [`Leg::clock`] of an RTP clock rate in Hz.
 pub const fn scale(rate: u32) -> u32 {
     // Timestamp units in 1024 ns, times 2^24.
-    ((rate as u64 * 1024 << 24) / 1_000_000_000) as u32
+    (((rate as u64 * 1024) << 24) / 1_000_000_000) as u32
 }
 
 /// The clock rate in Hz of a [`Leg::clock`].
@@ -54,7 +54,7 @@ pub fn count<T: Tables>(t: &T, leg: &Leg, word: LegWord, media: &Media, total_le
     }
     let known = leg.stream.get();
     let ahead = media.sequence().wrapping_sub(known as u16);
-    if known == 0 || (known >> 32) as u32 != media.ssrc || (ahead >= MAX_DROPOUT && ahead <= u16::MAX - MAX_MISORDER) {
+    if known == 0 || (known >> 32) as u32 != media.ssrc || (MAX_DROPOUT..=u16::MAX - MAX_MISORDER).contains(&ahead) {
         begin(t, leg, media, known);
     } else if ahead == 0 || ahead >= MAX_DROPOUT {
         leg.late.add(1);
