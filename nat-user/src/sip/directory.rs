@@ -279,12 +279,12 @@ impl Registry for Directory {
 
     fn flow_of_device(&self, uri: &Uri<'_>, is_it: &dyn Fn(Device<'_>) -> bool, now: Time) -> Option<Flow> {
         let locations = [&self.location, self.edge.location()];
-        let found = locations.into_iter().zip(self.aors(uri)).find_map(|(location, aor)| {
+        let aors = self.aors(uri);
+        locations.into_iter().zip(aors).find_map(|(location, aor)| {
             let targets = location.lookup(&aor?, now).usable;
             let mut contacts = targets.into_iter().filter_map(|id| location.get(id, now));
             contacts.find(|contact| is_it(device(*contact)))?.flow
-        });
-        found
+        })
     }
 
     fn is_trusted(&self, source: IpAddr) -> bool {

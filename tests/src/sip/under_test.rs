@@ -46,7 +46,7 @@ pub fn only_sipnat(why_not_kamailio: &str) -> bool {
 /// The running server that a test asks. Dropping it ends it.
 #[derive(Debug)]
 pub enum UnderTest {
-    Sipnat(Server),
+    Sipnat(Box<Server>),
     Kamailio(Kamailio),
 }
 
@@ -74,7 +74,7 @@ impl UnderTest {
 
     /// Starts sipnat with a configuration of the test's own.
     pub fn start_sipnat(host: &Host, config: server::Config) -> Result<Self> {
-        Ok(Self::Sipnat(config.start(host)?))
+        Ok(Self::Sipnat(Box::new(config.start(host)?)))
     }
 
     /// Where it serves UDP and TCP.

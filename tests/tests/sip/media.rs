@@ -26,9 +26,7 @@ impl Scene {
     fn new() -> Scene {
         let lab = Lab::builder().foreign_nats(2).outside_hosts(2).build().unwrap();
         let files = TempDir::new().unwrap();
-        let config = Server::config(DOMAIN)
-            .user("anna", "secret")
-            .user("berta", "secret");
+        let config = Server::config(DOMAIN).user("anna", "secret").user("berta", "secret");
         let text = config.text(EXTERNAL, &files).unwrap();
         Scene {
             nat: lab.start_nat_as(Nat::Sipnat, NatConfig::toml(&text)).unwrap(),

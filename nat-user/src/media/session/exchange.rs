@@ -62,7 +62,9 @@ mod tests {
     #[test]
     fn offers_and_answers_of_rfc_6337() {
         // Each: messages in their order, what their descriptions are.
-        let flows: &[&[(Method, Option<u16>, bool, Role)]] = &[
+        /// A method, the code of a response to it, whether it has a description, and what that is.
+        type Seen = (Method, Option<u16>, bool, Role);
+        let flows: &[&[Seen]] = &[
             // 1: INVITE, 2xx; an unreliable response before it shows the answer already.
             &[
                 (Invite, None, true, Offer),
