@@ -346,7 +346,7 @@ impl Registry for Directory {
         paths: &mut Paths,
         now: Time,
     ) -> Registered {
-        let uri = Uri::parse(request.request_uri());
+        let uri = request.target();
         let Some(domain) = uri
             .and_then(|uri| self.domains.find(uri.host))
             .or_else(|| self.only_domain(request))

@@ -147,10 +147,7 @@ impl Edge {
         now: Time,
     ) -> Result<(Edits, u64), Refusal> {
         let refuse = |code, reason| Err(Refusal { code, reason });
-        let (Some(to), Some(registrar)) = (
-            request.to().and_then(|to| to.parsed()),
-            Uri::parse(request.request_uri()),
-        ) else {
+        let (Some(to), Some(registrar)) = (request.to().and_then(|to| to.parsed()), request.target()) else {
             return refuse(400, "Malformed To or Request-URI");
         };
         let Some(aor) = aor(&to, &registrar) else {
@@ -408,7 +405,7 @@ impl Edge {
         let request = &waiting.request;
         let via = request.via();
         let says_so = via.is_none_or(|via| !is_sent_by(&via, &waiting.flow)) || !sent.at_source;
-        let offers = via.is_some_and(|via| via.params.has("keep"));
+        let offers = via.is_some_and(|via| via.offers_keep());
         let outbound = own.params.has("reg-id") && request.has_token(HeaderName::Supported, "outbound");
         let new = NewContact {
             uri: own.uri,
@@ -449,10 +446,9 @@ impl Edge {
         let Some(via) = via else { return };
         for param in via.params.iter() {
             if param.name.eq_ignore_ascii_case(b"keep") && param.value.is_none() {
-                let end = param.name.as_ptr() as usize - response.bytes().as_ptr() as usize + param.name.len();
                 let (udp, stream) = self.settings.keep;
                 let seconds = if waiting.flow.transport.reliable() { stream } else { udp };
-                edits.insert_fmt(end as u32, format_args!("={seconds}"));
+                edits.insert_fmt(response.place(param.name).end, format_args!("={seconds}"));
             }
         }
     }

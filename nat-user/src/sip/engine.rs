@@ -1,5 +1,7 @@
 //! The core in its thread: what the transport drives, and what answers people's [`Query`]s.
 
+#[cfg(test)]
+mod bench;
 pub mod records;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,11 @@
 //! Flows: the ways on which messages come and go (RFC 5626 section 2).
 
-use std::{fmt, net::SocketAddr, str::FromStr};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -82,7 +87,7 @@ impl ConnectionId {
 
 /// A way between one of our sockets and a remote endpoint: what a mapped path is made of, and the key of the path table.
 /// Responses, and requests to a contact, leave on the flow that its messages came in on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     pub listener: ListenerId,
     pub transport: Transport,
@@ -111,6 +116,20 @@ impl Flow {
             remote,
             connection,
         }
+    }
+}
+
+impl Hash for Flow {
+    /// In three numbers, because every message's flow is looked up and each piece costs as much as the next.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let address = match self.remote.ip() {
+            IpAddr::V4(v4) => v4.to_bits().into(),
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let rest = u64::from(self.listener.0) << 32 | u64::from(self.remote.port()) << 16 | self.transport as u64;
+        state.write_u128(address);
+        state.write_u64(rest);
+        state.write_u64(self.connection.0);
     }
 }
 

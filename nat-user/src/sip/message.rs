@@ -95,6 +95,9 @@ pub struct Message {
     /// Behind the empty line.
     body: u32,
     fault: Option<Fault>,
+    /// The topmost Via and the request URI, which nearly everybody asks for.
+    top: Option<value::TopVia>,
+    target: Option<uri::Places>,
 }
 
 /// Why bytes cannot be read as a message at all: nobody can be answered.
@@ -150,7 +153,8 @@ impl Message {
                 }
                 continue;
             }
-            let Some(colon) = memchr::memchr(b':', text) else {
+            // Names are short, so that a plain search is the quicker one.
+            let Some(colon) = text.iter().position(|byte| *byte == b':') else {
                 set(&mut fault, 400, "Header Line Without Colon");
                 continue;
             };
@@ -165,13 +169,18 @@ impl Message {
             set(&mut fault, 400, "No Empty Line After the Headers");
         }
         let body = lines.at as u32;
-        Ok(Message {
+        let mut message = Message {
             bytes,
             start,
             headers,
             body,
             fault,
-        })
+            top: None,
+            target: None,
+        };
+        message.top = value::TopVia::of(&message);
+        message.target = uri::Places::of(&message, message.request_uri());
+        Ok(message)
     }
 
     /// The whole message.
@@ -211,6 +220,11 @@ impl Message {
             Start::Request { uri, .. } => self.text(uri),
             Start::Response { .. } => b"",
         }
+    }
+
+    /// The request URI taken apart. `None`: it is none ([`Uri::parse`]), or this is a response.
+    pub fn target(&self) -> Option<Uri<'_>> {
+        self.target.map(|target| target.of_message(self))
     }
 
     /// The status code of a response.
@@ -259,6 +273,15 @@ impl Message {
         &self.bytes[span.range()]
     }
 
+    /// Where a part of the message stands in it. For what is no part of it: an empty place at the beginning.
+    pub fn place(&self, part: &[u8]) -> Span {
+        let start = (part.as_ptr() as usize).wrapping_sub(self.bytes.as_ptr() as usize);
+        match start.checked_add(part.len()) {
+            Some(end) if end <= self.bytes.len() => Span::new(start, end),
+            _ => Span::new(0, 0),
+        }
+    }
+
     /// Where the header lines end: the place of the empty line.
     pub fn headers_end(&self) -> u32 {
         match self.headers.last() {
@@ -293,9 +316,12 @@ impl Message {
 
     /// The topmost Via.
     pub fn via(&self) -> Option<Via<'_>> {
-        self.items(HeaderName::Via)
-            .next()
-            .and_then(|item| Via::parse(self, item.span))
+        self.top.map(|top| top.of_message(self))
+    }
+
+    /// Whether there is a topmost Via and no other: as far as Via tells, it comes straight from its sender.
+    pub fn has_one_via(&self) -> bool {
+        self.top.is_some_and(|top| top.alone)
     }
 
     /// From.
@@ -441,7 +467,7 @@ fn start_line(bytes: &[u8], line: Span) -> Result<(Start, Option<Fault>), ParseE
     }
     let method_text = Span::new(offset, offset + first);
     let method = Method::of(&bytes[method_text.range()]);
-    if !bytes[method_text.range()].iter().all(|byte| is_token(*byte)) {
+    if !TOKEN.has_all(&bytes[method_text.range()]) {
         set(&mut fault, 400, "Malformed Method");
     }
     Ok((
@@ -485,15 +511,49 @@ fn set(fault: &mut Option<Fault>, code: u16, reason: &'static str) {
 /// The place without white space (and folds) at its ends.
 fn trim(bytes: &[u8], span: Span) -> Span {
     let text = &bytes[span.range()];
+    // Most have at most one space around them, so that a look at the ends is quicker than a loop.
+    let is_space = |byte: Option<&u8>| byte.is_some_and(|byte| *byte <= b' ');
+    if !is_space(text.first()) && !is_space(text.last()) {
+        return span;
+    }
     let start = text.len() - text.trim_ascii_start().len();
     let end = text.trim_ascii_end().len().max(start);
     Span::new(span.start as usize + start, span.start as usize + end)
 }
 
-/// `token` of section 25.1.
-pub(crate) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte)
+/// A set of bytes, for looking one up without comparing.
+pub(crate) struct Class([bool; 256]);
+
+impl Class {
+    /// Letters, digits and what is in `others`.
+    pub(crate) const fn alphanumeric_and(others: &[u8]) -> Class {
+        let mut class = [false; 256];
+        let mut byte = 0;
+        while byte < class.len() {
+            class[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let mut place = 0;
+        while place < others.len() {
+            class[others[place] as usize] = true;
+            place += 1;
+        }
+        Class(class)
+    }
+
+    /// Whether it has this byte.
+    pub(crate) fn has(&self, byte: u8) -> bool {
+        self.0[usize::from(byte)]
+    }
+
+    /// Whether it has all of these.
+    pub(crate) fn has_all(&self, text: &[u8]) -> bool {
+        text.iter().all(|byte| self.has(*byte))
+    }
 }
+
+/// What a `token` of section 25.1 is made of.
+pub(crate) static TOKEN: Class = Class::alphanumeric_and(b"-.!%*_+`'~");
 
 #[cfg(test)]
 mod tests;

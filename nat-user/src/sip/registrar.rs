@@ -37,7 +37,7 @@ use super::{
         Contact, ContactId, Location, NewContact,
         domains::{DomainId, Domains, user_of},
     },
-    message::{HeaderName, Message, NameAddr, Uri, Via},
+    message::{HeaderName, Message, NameAddr, Uri},
     path::Paths,
     time::Time,
 };
@@ -252,7 +252,7 @@ impl Registrar {
         let message = request.message;
         let to = message.to().and_then(|to| to.parsed());
         match to.and_then(|to| domains.aor(&to, aor)) {
-            Some(domain) if domain == request.domain && !aor.contains('\u{fffd}') => {}
+            Some(domain) if domain == request.domain && (aor.is_ascii() || !aor.contains('\u{fffd}')) => {}
             _ => return refuse(404, "Not Found"),
         }
         if request
@@ -489,8 +489,7 @@ impl Registrar {
 impl<'a> Circumstances<'a> {
     fn of(request: Register<'a>) -> Result<Circumstances<'a>, Refusal> {
         let message = request.message;
-        let mut vias = message.items(HeaderName::Via);
-        let via = vias.next().and_then(|item| Via::parse(message, item.span));
+        let via = message.via();
         let mut path = Vec::new();
         let mut first = None;
         for item in message.items(HeaderName::Path) {
@@ -508,7 +507,7 @@ impl<'a> Circumstances<'a> {
         if first.is_some() && !request.trusted && !message.has_token(HeaderName::Supported, "path") {
             return refuse(420, "Bad Extension");
         }
-        let first_hop = vias.next().is_none() && first.is_none();
+        let first_hop = message.has_one_via() && first.is_none();
         Ok(Circumstances {
             request,
             call_id: message.call_id(),
@@ -518,7 +517,7 @@ impl<'a> Circumstances<'a> {
             behind_nat_by_via: via.is_none_or(|via| !ourselves::is_sent_by(&via, &request.flow)),
             outbound_possible: first_hop || first == Some(true),
             supports_outbound: message.has_token(HeaderName::Supported, "outbound"),
-            offers_keep: first_hop && via.is_some_and(|via| via.params.has("keep")),
+            offers_keep: first_hop && via.is_some_and(|via| via.offers_keep()),
         })
     }
 }

@@ -128,7 +128,7 @@ impl<'a> Iterator for Pairs<'a> {
         };
         let name = rest[..equals].trim_ascii_end();
         let value = rest[equals + 1..].trim_ascii_start();
-        if name.is_empty() || !name.iter().all(|byte| crate::sip::message::is_token(*byte)) {
+        if name.is_empty() || !crate::sip::message::TOKEN.has_all(name) {
             return Some(Err(Malformed("Malformed Digest Parameter")));
         }
         let (value, rest) = match value.strip_prefix(b"\"") {

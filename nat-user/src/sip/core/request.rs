@@ -17,7 +17,7 @@ use crate::{
         command::{self, Command, Destination, Hop, QueryId},
         edge,
         flow::{Flow, Transport},
-        message::{Edits, HeaderName, Message, Method, NameAddr, Uri, check, reply::Reply, uri::Scheme},
+        message::{Edits, HeaderName, Message, Method, NameAddr, Uri, Via, check, reply::Reply, uri::Scheme},
         metrics::Refusal,
         proxy::{
             Context, Target, Way,
@@ -197,8 +197,7 @@ impl<R: Registry> Core<R> {
         if let Err(refused) = self.registry.admit(&incoming.flow, incoming.emergency, now) {
             return Err(refused.map_or(Outcome::Ignore, Outcome::Answer));
         }
-        let uri = Uri::parse(message.request_uri());
-        let Some(uri) = uri.filter(|uri| uri.scheme != Scheme::Other) else {
+        let Some(uri) = message.target().filter(|uri| uri.scheme != Scheme::Other) else {
             return answer(416);
         };
         let local = incoming.local;
@@ -741,10 +740,14 @@ impl<R: Registry> Core<R> {
 
     /// Whether this request was here before, with everything that its way depends on as it was (RFC 5393 section 4.2.2).
     fn has_looped(&self, message: &Message) -> bool {
+        let part = |via: Via<'_>| client::loop_part(via.branch());
+        if message.has_one_via() && message.via().and_then(part).is_none() {
+            return false;
+        }
         let mut parts = message
             .items(HeaderName::Via)
-            .filter_map(|item| crate::sip::message::Via::parse(message, item.span))
-            .filter_map(|via| client::loop_part(via.branch()))
+            .filter_map(|item| Via::parse(message, item.span))
+            .filter_map(part)
             .peekable();
         // Most have not been through a server like this one.
         parts.peek().is_some() && {
@@ -774,7 +777,7 @@ impl<R: Registry> Core<R> {
         if self.config.emergency.is_empty() || message.method() == Some(Method::Register) {
             return false;
         }
-        let user = Uri::parse(message.request_uri()).and_then(|uri| uri.user_text());
+        let user = message.target().and_then(|uri| uri.user_text());
         user.is_some_and(|user| self.config.emergency.iter().any(|number| **number == *user))
     }
 
@@ -802,8 +805,7 @@ fn keep(response: Bytes, seconds: Option<u32>) -> Bytes {
         && let Some(param) = via.params.iter().find(|param| param.name.eq_ignore_ascii_case(b"keep"))
         && param.value.is_none()
     {
-        let end = param.name.as_ptr() as usize + param.name.len() - message.bytes().as_ptr() as usize;
-        edits.insert_fmt(end as u32, format_args!("={seconds}"));
+        edits.insert_fmt(message.place(param.name).end, format_args!("={seconds}"));
     }
     edits.apply(&message)
 }

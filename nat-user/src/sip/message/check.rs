@@ -1,6 +1,6 @@
 //! Whether a message that could be read is fit to be processed (RFC 3261 sections 8.1.1, 8.2, 16.3, 18.3 and 21.4).
 
-use super::{CSeq, Fault, HeaderName, Message, NameAddr, Start, Uri, Via, lists::quote_end};
+use super::{CSeq, Fault, HeaderName, Message, NameAddr, Start, lists::quote_end};
 
 /// Headers that may stand only once, as bits.
 const SINGLE: u64 = bit(HeaderName::From)
@@ -34,7 +34,7 @@ pub fn request(message: &Message) -> Option<Fault> {
         }
         Some(_) => {}
     }
-    match Uri::parse(message.request_uri()) {
+    match message.target() {
         None => return fault(400, "Malformed Request-URI"),
         // Section 19.1.1: headers are not allowed there.
         Some(uri) if uri.headers.is_some() => return fault(400, "Headers in Request-URI"),
@@ -101,12 +101,10 @@ fn common(message: &Message) -> Option<Fault> {
     if message.find(HeaderName::CSeq).is_none() {
         return fault("Missing CSeq");
     }
-    match message.items(HeaderName::Via).next() {
-        None => return fault("Missing Via"),
-        Some(item) if Via::parse(message, item.span).is_none_or(|via| via.version != b"2.0") => {
-            return fault("Malformed Via");
-        }
-        Some(_) => {}
+    match message.via() {
+        Some(via) if via.version == b"2.0" => {}
+        None if message.items(HeaderName::Via).next().is_none() => return fault("Missing Via"),
+        _ => return fault("Malformed Via"),
     }
     if let Some(header) = message.find(HeaderName::ContentLength) {
         match super::number(message.text(header.value)) {
@@ -122,19 +120,19 @@ fn common(message: &Message) -> Option<Fault> {
 /// Whether a comma or semicolon outside of quotes and brackets has nothing behind it (`;;`, `,,`, or one at the end). One pass, since others
 /// choose the text. What is behind a quote or bracket that is never closed is not looked at.
 fn has_empty_parts(text: &[u8]) -> bool {
-    let (mut at, mut after_separator) = (0, false);
+    let mut at = 0;
     while let Some(byte) = text.get(at) {
         let end = match byte {
-            b',' | b';' if after_separator => return true,
+            b',' | b';' => match text[at + 1..].trim_ascii_start().first() {
+                None | Some(b',' | b';') => return true,
+                Some(_) => Some(at + 1),
+            },
             b'"' => quote_end(text, at),
             b'<' => memchr::memchr(b'>', &text[at..]).map(|length| at + length + 1),
             _ => Some(at + 1),
         };
         let Some(end) = end else { return false };
-        if !byte.is_ascii_whitespace() {
-            after_separator = matches!(byte, b',' | b';');
-        }
         at = end;
     }
-    after_separator
+    false
 }

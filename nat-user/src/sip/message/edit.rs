@@ -43,6 +43,9 @@ impl Edits {
     /// As [`Edits::replace`], with text that `write` appends.
     pub fn replace_with(&mut self, old: Span, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.text.len();
+        if start == 0 {
+            self.text.reserve(64); // enough for most, so that it need not grow
+        }
         write(&mut self.text);
         self.splices.push(Splice {
             old,

@@ -41,10 +41,23 @@ impl Method {
 
     /// By its text; methods are case-sensitive (section 7.1).
     pub fn of(text: &[u8]) -> Method {
-        Self::KNOWN
-            .into_iter()
-            .find(|method| method.name().as_bytes() == text)
-            .unwrap_or(Method::Other)
+        match text {
+            b"INVITE" => Method::Invite,
+            b"ACK" => Method::Ack,
+            b"BYE" => Method::Bye,
+            b"CANCEL" => Method::Cancel,
+            b"REGISTER" => Method::Register,
+            b"OPTIONS" => Method::Options,
+            b"SUBSCRIBE" => Method::Subscribe,
+            b"NOTIFY" => Method::Notify,
+            b"PUBLISH" => Method::Publish,
+            b"PRACK" => Method::Prack,
+            b"UPDATE" => Method::Update,
+            b"INFO" => Method::Info,
+            b"REFER" => Method::Refer,
+            b"MESSAGE" => Method::Message,
+            _ => Method::Other,
+        }
     }
 
     /// As in a request line; `OTHER` for [`Method::Other`].
@@ -71,5 +84,20 @@ impl Method {
     /// Whether its 2xx makes a dialog (RFC 3261 section 12, RFC 6665 section 4.1, RFC 3515).
     pub fn makes_dialog(self) -> bool {
         matches!(self, Method::Invite | Method::Subscribe | Method::Refer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_are_found_by_their_names() {
+        for method in Method::KNOWN {
+            assert_eq!(Method::of(method.name().as_bytes()), method);
+        }
+        for other in [&b"invite"[..], b"OTHER", b"", b"INVITES"] {
+            assert_eq!(Method::of(other), Method::Other);
+        }
     }
 }

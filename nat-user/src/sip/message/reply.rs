@@ -87,16 +87,12 @@ pub fn note_source(request: &Message, source: SocketAddr, edits: &mut super::Edi
     let Some(via) = request.via() else { return };
     let asks = via.asks_rport();
     let other = super::uri::host_address(via.host).is_none_or(|host| !super::value::same_address(host, source.ip()));
-    let place = |param: &[u8]| {
-        let start = param.as_ptr() as usize - request.bytes().as_ptr() as usize;
-        super::Span::new(start, start + param.len())
-    };
     let mut received = false;
     for param in via.params.iter() {
         if param.name.eq_ignore_ascii_case(b"rport") && asks {
-            let mut at = place(param.name);
+            let mut at = request.place(param.name);
             if let Some(value) = param.value {
-                at.end = place(value).end;
+                at.end = request.place(value).end;
             }
             edits.replace_with(at, |text| {
                 text.extend_from_slice(b"rport=");
@@ -106,7 +102,7 @@ pub fn note_source(request: &Message, source: SocketAddr, edits: &mut super::Edi
         if param.name.eq_ignore_ascii_case(b"received")
             && let Some(value) = param.value
         {
-            edits.replace_with(place(value), |text| put_address(text, source.ip()));
+            edits.replace_with(request.place(value), |text| put_address(text, source.ip()));
             received = true;
         }
     }

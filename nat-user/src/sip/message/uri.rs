@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
-use super::{Params, number};
+use super::{Class, Message, Params, Span, number};
 use crate::sip::{command::Target, flow::Transport};
 
 /// What the scheme of a URI means to us.
@@ -33,14 +33,16 @@ pub struct Uri<'a> {
 impl<'a> Uri<'a> {
     /// Takes a URI apart. `None`: no scheme, or a `sip` or `sips` URI without a valid host or port.
     pub fn parse(text: &'a [u8]) -> Option<Uri<'a>> {
+        // As nearly all are.
+        if let [b's' | b'S', b'i' | b'I', b'p' | b'P', b':', rest @ ..] = text {
+            return sip(Scheme::Sip, rest);
+        }
         let colon = memchr::memchr(b':', text)?;
         let (scheme, rest) = (&text[..colon], &text[colon + 1..]);
-        let letters = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
-        if scheme.is_empty() || !scheme[0].is_ascii_alphabetic() || !scheme.iter().all(letters) {
+        if scheme.is_empty() || !scheme[0].is_ascii_alphabetic() || !SCHEME.has_all(scheme) {
             return None;
         }
         let scheme = match scheme {
-            s if s.eq_ignore_ascii_case(b"sip") => Scheme::Sip,
             s if s.eq_ignore_ascii_case(b"sips") => Scheme::Sips,
             s if s.eq_ignore_ascii_case(b"tel") => Scheme::Tel,
             _ => Scheme::Other,
@@ -149,6 +151,44 @@ impl<'a> Uri<'a> {
     }
 }
 
+/// Where the parts of a URI are in the message that it stands in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    scheme: Scheme,
+    user: Option<Span>,
+    host: Span,
+    port: Option<u16>,
+    params: Span,
+    headers: Option<Span>,
+}
+
+impl Places {
+    /// Takes a URI apart, as [`Uri::parse`]. `text`: a part of the message.
+    pub fn of(message: &Message, text: &[u8]) -> Option<Places> {
+        let uri = Uri::parse(text)?;
+        Some(Places {
+            scheme: uri.scheme,
+            user: uri.user.map(|user| message.place(user)),
+            host: message.place(uri.host),
+            port: uri.port,
+            params: message.place(uri.params.0),
+            headers: uri.headers.map(|headers| message.place(headers)),
+        })
+    }
+
+    /// As it stands in the message that it was read from.
+    pub fn of_message(self, message: &Message) -> Uri<'_> {
+        Uri {
+            scheme: self.scheme,
+            user: self.user.map(|user| message.text(user)),
+            host: message.text(self.host),
+            port: self.port,
+            params: Params(message.text(self.params)),
+            headers: self.headers.map(|headers| message.text(headers)),
+        }
+    }
+}
+
 fn sip<'a>(scheme: Scheme, rest: &'a [u8]) -> Option<Uri<'a>> {
     // `;` and `?` may stand in the user part, `@` may not stand behind it: the last `@` before any header decides.
     let at = memchr::memchr(b'@', rest);
@@ -156,7 +196,7 @@ fn sip<'a>(scheme: Scheme, rest: &'a [u8]) -> Option<Uri<'a>> {
         None => (None, rest),
         Some(at) => {
             let userinfo = &rest[..at];
-            let end = memchr::memchr(b':', userinfo).unwrap_or(userinfo.len());
+            let end = find(userinfo, |b| b == b':');
             if end == 0 {
                 return None;
             }
@@ -165,7 +205,7 @@ fn sip<'a>(scheme: Scheme, rest: &'a [u8]) -> Option<Uri<'a>> {
     };
     let host_end = match rest.first()? {
         b'[' => memchr::memchr(b']', rest)? + 1,
-        _ => rest.iter().position(|b| b":;?".contains(b)).unwrap_or(rest.len()),
+        _ => find(rest, |b| matches!(b, b':' | b';' | b'?')),
     };
     let (host, rest) = rest.split_at(host_end);
     if !is_host(host) {
@@ -174,7 +214,7 @@ fn sip<'a>(scheme: Scheme, rest: &'a [u8]) -> Option<Uri<'a>> {
     let (port, rest) = match rest.strip_prefix(b":") {
         None => (None, rest),
         Some(rest) => {
-            let end = rest.iter().position(|b| b";?".contains(b)).unwrap_or(rest.len());
+            let end = find(rest, |b| matches!(b, b';' | b'?'));
             let port = number(&rest[..end]).and_then(|port| u16::try_from(port).ok());
             (Some(port.filter(|port| *port != 0)?), &rest[end..])
         }
@@ -182,27 +222,41 @@ fn sip<'a>(scheme: Scheme, rest: &'a [u8]) -> Option<Uri<'a>> {
     if !matches!(rest.first(), None | Some(b';' | b'?')) {
         return None;
     }
-    let question = memchr::memchr(b'?', rest);
+    let (params, headers) = rest.split_at(find(rest, |b| b == b'?'));
     Some(Uri {
         scheme,
         user,
         host,
         port,
-        params: Params(&rest[..question.unwrap_or(rest.len())]),
-        headers: question.map(|place| &rest[place + 1..]),
+        params: Params(params),
+        headers: headers.get(1..),
     })
 }
+
+/// The place of the first byte that is wanted, or the end. The parts of a URI are too short for a search that is quick on long texts.
+fn find(text: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
+    text.iter().position(|byte| wanted(*byte)).unwrap_or(text.len())
+}
+
+/// What schemes are made of.
+static SCHEME: Class = Class::alphanumeric_and(b"+-.");
+/// What host names and IPv4 addresses are made of.
+static HOST: Class = Class::alphanumeric_and(b"-._");
 
 /// A host name, an IPv4 address, or an IPv6 address in brackets.
 pub fn is_host(host: &[u8]) -> bool {
     match host {
         [b'[', ..] => host_address(host).is_some(),
-        _ => !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(b)),
+        _ => !host.is_empty() && HOST.has_all(host),
     }
 }
 
 /// A host as an address, with or without brackets around IPv6.
 pub fn host_address(host: &[u8]) -> Option<IpAddr> {
+    // Most names are told by their first letter.
+    if !matches!(host.first()?, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F' | b':' | b'[') {
+        return None;
+    }
     let text = std::str::from_utf8(host).ok()?;
     match text.strip_prefix('[') {
         Some(inner) => inner

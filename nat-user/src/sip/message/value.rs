@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Message, Method, Params, Span, Uri, lists::quote_end, number, trim, uri};
+use super::{HeaderName, Message, Method, Params, Span, Uri, lists::quote_end, number, trim, uri};
 
 /// One Via value (RFC 3261 section 20.42).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,9 @@ pub struct Via<'a> {
     pub host: &'a [u8],
     pub port: Option<u16>,
     pub params: Params<'a>,
+    branch: &'a [u8],
+    asks_rport: bool,
+    offers_keep: bool,
 }
 
 impl<'a> Via<'a> {
@@ -33,19 +36,33 @@ impl<'a> Via<'a> {
         let params_at = memchr::memchr(b';', rest).unwrap_or(rest.len());
         let (sent_by, params) = rest.split_at(params_at);
         let (host, port) = host_port(sent_by.trim_ascii())?;
+        let params = Params(params);
+        let (mut branch, mut asks_rport, mut offers_keep) = (None, false, false);
+        for param in params.iter() {
+            if param.name.eq_ignore_ascii_case(b"branch") {
+                branch = branch.or(Some(param.value.unwrap_or_default()));
+            } else if param.name.eq_ignore_ascii_case(b"rport") {
+                asks_rport |= param.value.is_none_or(<[u8]>::is_empty);
+            } else if param.name.eq_ignore_ascii_case(b"keep") {
+                offers_keep = true;
+            }
+        }
         Some(Via {
             span,
             version: version.trim_ascii(),
             transport,
             host,
             port,
-            params: Params(params),
+            params,
+            branch: branch.unwrap_or_default(),
+            asks_rport,
+            offers_keep,
         })
     }
 
     /// The transaction's branch; empty if there is none.
     pub fn branch(&self) -> &'a [u8] {
-        self.params.get("branch").unwrap_or_default()
+        self.branch
     }
 
     /// Whether the branch begins with the magic cookie of RFC 3261 (section 8.1.1.7).
@@ -56,9 +73,12 @@ impl<'a> Via<'a> {
 
     /// Whether the sender asks for its port (RFC 3581): an `rport` without a value.
     pub fn asks_rport(&self) -> bool {
-        self.params
-            .iter()
-            .any(|param| param.name.eq_ignore_ascii_case(b"rport") && param.value.is_none_or(<[u8]>::is_empty))
+        self.asks_rport
+    }
+
+    /// Whether the sender offers keep-alives (RFC 6223 section 4.1).
+    pub fn offers_keep(&self) -> bool {
+        self.offers_keep
     }
 
     /// Whether sent-by is this address: then the sender is not behind a NAT as far as this header tells. A port that is not written is 5060
@@ -71,6 +91,58 @@ impl<'a> Via<'a> {
         };
         uri::host_address(self.host).is_some_and(|host| same_address(host, source.ip()))
             && self.port.unwrap_or(default) == source.port()
+    }
+}
+
+/// Where the parts of a message's topmost Via are: it is read once, although many ask for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TopVia {
+    span: Span,
+    version: Span,
+    transport: Span,
+    host: Span,
+    port: Option<u16>,
+    params: Span,
+    branch: Span,
+    asks_rport: bool,
+    offers_keep: bool,
+    /// There is no other one.
+    pub alone: bool,
+}
+
+impl TopVia {
+    /// Reads it. `None`: there is none that can be read.
+    pub fn of(message: &Message) -> Option<TopVia> {
+        let mut all = message.items(HeaderName::Via);
+        let via = Via::parse(message, all.next()?.span)?;
+        let place = |part| message.place(part);
+        Some(TopVia {
+            span: via.span,
+            version: place(via.version),
+            transport: place(via.transport),
+            host: place(via.host),
+            port: via.port,
+            params: place(via.params.0),
+            branch: place(via.branch),
+            asks_rport: via.asks_rport,
+            offers_keep: via.offers_keep,
+            alone: all.next().is_none(),
+        })
+    }
+
+    /// As it stands in the message that it was read from.
+    pub fn of_message(self, message: &Message) -> Via<'_> {
+        Via {
+            span: self.span,
+            version: message.text(self.version),
+            transport: message.text(self.transport),
+            host: message.text(self.host),
+            port: self.port,
+            params: Params(message.text(self.params)),
+            branch: message.text(self.branch),
+            asks_rport: self.asks_rport,
+            offers_keep: self.offers_keep,
+        }
     }
 }
 
@@ -94,14 +166,16 @@ impl<'a> NameAddr<'a> {
     pub fn parse(message: &'a Message, span: Span) -> Option<NameAddr<'a>> {
         let text = message.text(span);
         // An opening bracket outside of quotes.
-        let mut open = None;
+        let mut open = text.starts_with(b"<").then_some(0);
         let mut at = 0;
-        while let Some(place) = memchr::memchr2(b'<', b'"', &text[at..]) {
+        while open.is_none()
+            && let Some(place) = memchr::memchr2(b'<', b'"', &text[at..])
+        {
             if text[at + place] == b'<' {
                 open = Some(at + place);
-                break;
+            } else {
+                at = quote_end(text, at + place)?;
             }
-            at = quote_end(text, at + place)?;
         }
         let start = span.start as usize;
         let (uri_span, params_at, bracketed) = match open {
@@ -148,7 +222,7 @@ impl<'a> CSeq<'a> {
     pub fn parse(text: &'a [u8]) -> Option<CSeq<'a>> {
         let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let method_text = text[digits..].trim_ascii();
-        if !text[digits..].first()?.is_ascii_whitespace() || !method_text.iter().all(|byte| super::is_token(*byte)) {
+        if !text[digits..].first()?.is_ascii_whitespace() || !super::TOKEN.has_all(method_text) {
             return None;
         }
         Some(CSeq {

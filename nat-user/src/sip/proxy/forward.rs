@@ -186,8 +186,9 @@ pub fn record_route(
     caller: (&Place, Option<&Side>),
     callee: (&Place, Option<&Side>),
 ) -> Vec<u8> {
-    let secure =
-        Uri::parse(request.request_uri()).is_some_and(|uri| uri.scheme == crate::sip::message::uri::Scheme::Sips);
+    let secure = request
+        .target()
+        .is_some_and(|uri| uri.scheme == crate::sip::message::uri::Scheme::Sips);
     let mut out = Vec::with_capacity(256);
     let mut line = |(place, side): (&Place, Option<&Side>)| {
         out.extend_from_slice(if secure {

@@ -58,7 +58,7 @@ impl Met {
 pub fn preprocess(message: &Message, tokens: &Tokens, is_me: impl Fn(&Uri<'_>) -> bool) -> Result<Routing, Forged> {
     let mut routing = Routing::default();
     let mut routes: SmallVec<[Item; 4]> = message.items(HeaderName::Route).collect();
-    if let Some(uri) = Uri::parse(message.request_uri())
+    if let Some(uri) = message.target()
         && let Some(user) = uri.user
         && token::is_dialog_token(user)
         && is_me(&uri)
