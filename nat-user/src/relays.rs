@@ -125,6 +125,13 @@ pub struct OpenedSide {
     pub rtcp: Option<Opened>,
 }
 
+impl OpenedSide {
+    /// RTP, and RTCP if it has a leg of its own.
+    pub fn legs(&self) -> impl Iterator<Item = Opened> + use<> {
+        [Some(self.rtp), self.rtcp].into_iter().flatten()
+    }
+}
+
 /// Which leg of a call it is: stream, side and component, in [`Leg::tag`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag {

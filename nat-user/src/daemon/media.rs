@@ -7,7 +7,7 @@ use nat_common::{
     counters::REFUSED,
     flow::{Endpoint as Flow, InsideKey, Proto},
     maps::{AddressWord, KIND_RELAY},
-    ports::{slot_index, slot_parts},
+    ports::slot_index,
     tables::Tables as _,
 };
 
@@ -28,14 +28,9 @@ pub struct Media {
     state: Arc<State>,
     /// Where the next number begins. Numbers of other daemons, whose legs may still be there, begin elsewhere.
     next: u64,
-    open: HashMap<RelayId, Opened>,
+    /// The legs of each stream, of caller and callee.
+    open: HashMap<RelayId, [OpenedSide; 2]>,
     holes: HashMap<PinholeId, Vec<Hole>>,
-}
-
-/// The legs of a stream.
-#[derive(Clone, Copy, Debug)]
-struct Opened {
-    sides: [OpenedSide; 2],
 }
 
 /// A binding of a call: its slot, and whose it was.
@@ -124,6 +119,12 @@ impl Media {
             let _ = self.state.relays(|_, at| relays::arm(at, id, &arming));
         }
     }
+
+    /// All legs of a stream; none if it has gone.
+    fn legs(&self, relay: RelayId) -> Vec<LegId> {
+        let sides = self.open.get(&relay).into_iter().flatten();
+        sides.flat_map(OpenedSide::legs).map(|leg| leg.id).collect()
+    }
 }
 
 impl Ports for Media {
@@ -155,7 +156,7 @@ impl Ports for Media {
                 tracing::warn!("a call gets no relay: {error}");
                 Exhausted
             })?;
-        self.open.insert(id, Opened { sides });
+        self.open.insert(id, sides);
         Ok(Relay {
             id,
             aliases: sides.map(|side| Endpoint {
@@ -204,7 +205,6 @@ impl Ports for Media {
         let index = slot_index(place as u32, Proto::Udp, port);
         let slot = tables.slot(index).filter(|slot| slot.kind.get() != KIND_RELAY);
         let bound = slot.and_then(|slot| binding::live(tables, &current.numbers, index, slot, self.state.now()));
-        debug_assert_eq!(slot_parts(index).2, port);
         bound.is_none()
     }
 }
@@ -218,12 +218,12 @@ impl DataPath for Media {
                 leg,
                 relatch,
             } => {
-                if let Some(opened) = self.open.get(&relay) {
+                if let Some(sides) = self.open.get(&relay) {
                     let place = match side {
                         command::Side::Caller => 0,
                         command::Side::Callee => 1,
                     };
-                    self.arm(opened.sides[place], &leg, !relatch);
+                    self.arm(sides[place], &leg, !relatch);
                 }
             }
             Command::Expect { relay, expect } => {
@@ -251,18 +251,6 @@ impl DataPath for Media {
                 holes.into_iter().for_each(|hole| self.let_go(hole));
             }
         }
-    }
-}
-
-impl Media {
-    /// All legs of a stream; none if it has gone.
-    fn legs(&self, relay: RelayId) -> Vec<LegId> {
-        let sides = self.open.get(&relay).map(|opened| opened.sides);
-        let legs = sides.into_iter().flatten();
-        legs.flat_map(|side| [Some(side.rtp), side.rtcp])
-            .flatten()
-            .map(|leg| leg.id)
-            .collect()
     }
 }
 

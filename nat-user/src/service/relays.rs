@@ -8,7 +8,7 @@ use crate::{
     control::{Each, RelayPlan, ServiceError},
     daemon::state::State,
     records::RelayRecord,
-    relays::{self, CLASS_RTP, Gate, LegView, Peer, Side, Stream},
+    relays::{self, CLASS_RTP, Gate, LegView, OpenedSide, Peer, Side, Stream},
 };
 
 /// RTP clock rate of a relay that is opened by hand: that of G.711.
@@ -51,8 +51,9 @@ pub fn open(state: &State, plan: &RelayPlan) -> Result<Vec<RelayRecord>, Service
     let opened = state
         .relays(|relays, at| relays.open(at, &stream))
         .map_err(anyhow::Error::from)?;
-    let legs = opened.iter().flat_map(|side| [Some(side.rtp), side.rtcp]).flatten();
-    Ok(legs
+    Ok(opened
+        .iter()
+        .flat_map(OpenedSide::legs)
         .filter_map(|leg| relays::find(&state.kernel.tables, leg.id))
         .map(|view| record(state, &view))
         .collect())
