@@ -28,7 +28,7 @@ use crate::{
     sip::{
         command::{Command, Destination, Input, QueryId},
         flow::{ConnectionId, Flow, ListenerId, Transport},
-        location::{ContactId, Location, NewContact},
+        location::{ContactId, Location, NewContact, domains::tests::sip},
         message::{Edits, HeaderName, Message, NameAddr, Uri},
         path::{self, PathAction, Paths},
         time::Time,
@@ -228,30 +228,8 @@ fn settings() -> Sip {
             calls_per_user: None,
             callers: config::Callers::Anyone,
         }],
-        routes: vec![],
-        tls: None,
-        dns: vec![],
-        store: None,
-        secret: "secret".into(),
-        trusted: vec![],
         emergency: vec!["112".into()],
-        emergency_route: None,
-        registrar: config::Registrar::default(),
-        proxy: config::Proxy::default(),
-        paths: config::Paths::default(),
-        auth: config::Auth::default(),
-        limits: config::SipLimits {
-            rate_per_source: "100/s".parse().unwrap(),
-            burst_per_source: 200,
-            connections: 100,
-            connections_per_source: 100,
-            idle: Duration::from_secs(120),
-            message_time: Duration::from_secs(10),
-            message_size: 65535,
-            transactions: 1000,
-        },
-        observe: config::Observe::default(),
-        media: config::Media::default(),
+        ..sip()
     }
 }
 

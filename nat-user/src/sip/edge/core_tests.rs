@@ -9,6 +9,7 @@ use crate::{
         command::{Command, Destination},
         core::{Beginning, Core},
         directory::Directory,
+        location::domains::tests::sip,
         path,
     },
 };
@@ -32,7 +33,6 @@ fn config() -> Sip {
             listener("192.168.1.1", Role::Outbound),
             listener("134.56.1.1", Role::Outbound),
         ],
-        domains: vec![],
         routes: vec![config::Route {
             prefix: String::new(),
             domain: Some("provider.example".into()),
@@ -40,29 +40,7 @@ fn config() -> Sip {
             prepend: String::new(),
             to: vec!["sip:134.56.3.1".into()],
         }],
-        tls: None,
-        dns: vec![],
-        store: None,
-        secret: "secret".into(),
-        trusted: vec![],
-        emergency: vec![],
-        emergency_route: None,
-        registrar: config::Registrar::default(),
-        proxy: config::Proxy::default(),
-        paths: config::Paths::default(),
-        auth: config::Auth::default(),
-        limits: config::SipLimits {
-            rate_per_source: "100/s".parse().unwrap(),
-            burst_per_source: 200,
-            connections: 100,
-            connections_per_source: 100,
-            idle: Duration::from_secs(120),
-            message_time: Duration::from_secs(10),
-            message_size: 65535,
-            transactions: 1000,
-        },
-        observe: config::Observe::default(),
-        media: config::Media::default(),
+        ..sip()
     }
 }
 

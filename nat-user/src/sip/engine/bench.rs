@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
-    config::sip::{self as config, ListenAddress, Listener, Role, Sip},
+    config::sip::{ListenAddress, Listener, Role, Sip},
     sip::{
         flow::{ListenerId, Transport},
-        location::domains::tests::domain,
+        location::domains::tests::{domain, sip},
         transport::{Engine as _, Place},
     },
 };
@@ -29,30 +29,7 @@ fn setup() -> Setup {
     let config = Sip {
         listeners: vec![listener.clone()],
         domains: vec![domain(&["net.com"])],
-        routes: vec![],
-        tls: None,
-        dns: vec![],
-        store: None,
-        secret: "secret".into(),
-        trusted: vec![],
-        emergency: vec![],
-        emergency_route: None,
-        registrar: config::Registrar::default(),
-        proxy: config::Proxy::default(),
-        paths: config::Paths::default(),
-        auth: config::Auth::default(),
-        limits: config::SipLimits {
-            rate_per_source: "100/s".parse().unwrap(),
-            burst_per_source: 200,
-            connections: 100,
-            connections_per_source: 100,
-            idle: std::time::Duration::from_secs(120),
-            message_time: std::time::Duration::from_secs(10),
-            message_size: 65535,
-            transactions: 1000,
-        },
-        observe: config::Observe::default(),
-        media: config::Media::default(),
+        ..sip()
     };
     Setup {
         config: Arc::new(config),

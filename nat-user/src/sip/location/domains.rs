@@ -98,6 +98,8 @@ pub fn domain_of(aor: &str) -> &str {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     pub(crate) fn domain(names: &[&str]) -> config::sip::Domain {
@@ -110,6 +112,38 @@ pub(crate) mod tests {
             contacts: Vec::new(),
             calls_per_user: None,
             callers: config::sip::Callers::Anyone,
+        }
+    }
+
+    /// What servers of tests have in common: nothing but the defaults, and limits that no test meets by accident.
+    pub(crate) fn sip() -> config::sip::Sip {
+        config::sip::Sip {
+            listeners: vec![],
+            domains: vec![],
+            routes: vec![],
+            tls: None,
+            dns: vec![],
+            store: None,
+            secret: "secret".into(),
+            trusted: vec![],
+            emergency: vec![],
+            emergency_route: None,
+            registrar: config::sip::Registrar::default(),
+            proxy: config::sip::Proxy::default(),
+            paths: config::sip::Paths::default(),
+            auth: config::sip::Auth::default(),
+            limits: config::sip::SipLimits {
+                rate_per_source: "100/s".parse().unwrap(),
+                burst_per_source: 200,
+                connections: 100,
+                connections_per_source: 100,
+                idle: Duration::from_secs(120),
+                message_time: Duration::from_secs(10),
+                message_size: 65535,
+                transactions: 1000,
+            },
+            observe: config::sip::Observe::default(),
+            media: config::sip::Media::default(),
         }
     }
 
