@@ -217,6 +217,12 @@ pub fn create<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, now: u32) -> u32 
     if index & REFUSED != 0 {
         return index;
     }
+    create_at(t, cfg, key, index, now)
+}
+
+/// The same at slot `index`, whose port has been taken for `key`.
+#[inline(always)]
+pub fn create_at<T: Tables>(t: &T, cfg: &Config, key: &InsideKey, index: u32, now: u32) -> u32 {
     let (address, _, _) = slot_parts(index);
     let (Some(slot), Some(address)) = (t.slot(index), t.address(address)) else {
         return refused(Reason::NoAddress);

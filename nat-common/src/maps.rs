@@ -163,12 +163,20 @@ pub const KIND_STATIC: u8 = 1;
 pub const KIND_RUNTIME: u8 = 2;
 /// A port of the media relay, see [`crate::relay`]: no binding at all.
 pub const KIND_RELAY: u8 = 3;
+/// A binding that its host has opened to everybody by PCP or NAT-PMP, until the daemon says that its time is over.
+pub const KIND_MAPPED: u8 = 4;
 
 impl Slot {
     /// Whether it is a static forward, of the configuration or of run time.
     #[inline(always)]
     pub fn is_forward(&self) -> bool {
         self.kind.get().wrapping_sub(KIND_STATIC) <= KIND_RUNTIME - KIND_STATIC
+    }
+
+    /// Whether everybody may send to it, however the protocol is filtered.
+    #[inline(always)]
+    pub fn is_open(&self) -> bool {
+        self.is_forward() || self.kind.get() == KIND_MAPPED
     }
 
     /// Whether it is a port of the media relay.

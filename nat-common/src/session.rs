@@ -235,7 +235,7 @@ fn outbound<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u32) 
 /// Whether a packet from outside may pass to the binding (RFC 4787 §5), and what it does to its session.
 #[inline(always)]
 fn inbound<T: Tables>(t: &T, cfg: &Config, slot: &Slot, flow: &Flow, now: u32) -> Result<(), Reason> {
-    let open = slot.is_forward();
+    let open = slot.is_open();
     let full = keeps_sessions(cfg, flow.proto);
     if full && let Some(session) = get(t, cfg, flow, flow.remote.port, now) {
         advance(cfg, slot, session, flow, Side::Outside, now);

@@ -2,7 +2,11 @@
 
 mod sip;
 
-use std::{net::Ipv4Addr, path::PathBuf, str::FromStr};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -19,7 +23,7 @@ Exit codes:
   1  an error; the message says what, where and the remedy
   2  the command line is wrong
   3  no daemon answers on the socket
-  4  not found (delete-forward: no such forward; lookup: nobody had it; unregister, bans lift, user remove: no such)";
+  4  not found (delete-forward: no such forward; leases revoke: no such lease; lookup: nobody had it; unregister, bans lift, user remove: no such)";
 
 /// Done.
 pub const EXIT_OK: u8 = 0;
@@ -75,6 +79,8 @@ pub enum Command {
         #[arg(long, value_name = "NUMBER")]
         call: Option<u64>,
     },
+    /// List external ports that hosts asked for by PCP or NAT-PMP, or end one before its time
+    Leases(Leases),
     /// Packets by direction and reason
     Counters {
         /// Also those that are zero
@@ -130,6 +136,26 @@ pub enum Command {
     Completions { shell: clap_complete::Shell },
     /// Write man pages into a directory
     Man { dir: PathBuf },
+}
+
+#[derive(Args, Debug)]
+pub struct Leases {
+    #[command(subcommand)]
+    pub action: Option<LeaseAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LeaseAction {
+    /// Ends a mapping; its host may ask for it again
+    ///
+    /// Example: sipnat leases revoke udp 192.168.1.10:5060
+    Revoke {
+        /// tcp or udp
+        protocol: Proto,
+        /// The host's address and port
+        #[arg(value_name = "IP:PORT")]
+        inside: SocketAddrV4,
+    },
 }
 
 #[derive(Args, Debug)]

@@ -45,6 +45,8 @@ pub struct Config {
     pub fragments: Fragments,
     pub log: Log,
     pub metrics: Metrics,
+    /// `None`: nobody can ask for ports.
+    pub pap: Option<Pap>,
     /// `None`: no SIP server runs.
     pub sip: Option<sip::Sip>,
 }
@@ -132,6 +134,22 @@ pub struct Nat {
     pub destinations: u32,
     /// Legs of the media relay at one time: external ports that it relays by. Default 20000.
     pub relay_legs: u32,
+}
+
+/// `[pap]`: hosts inside ask for ports by PCP (RFC 6887) and NAT-PMP (RFC 6886).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pap {
+    /// Where mappings are kept over restarts. `None` (`off`): nowhere. Default `/var/lib/sipnat/mappings.redb`.
+    pub store: Option<PathBuf>,
+    /// No mapping is granted for less, in seconds. Default 2 min (RFC 6887 section 15).
+    pub min_lifetime: Duration,
+    /// No mapping is granted for longer, in seconds. Default 24 h (RFC 6887 section 15).
+    pub max_lifetime: Duration,
+    /// Mappings of one host (RFC 6887 section 11.3). Default 128.
+    pub mappings_per_host: u32,
+    /// Whether a renewal must have the nonce of the mapping, as its end must (RFC 6887 section 11.3). Default false: a program that has started anew gets
+    /// its port again.
+    pub strict_nonce: bool,
 }
 
 impl Nat {

@@ -23,8 +23,8 @@ pub use server::{Ended, serve};
 use crate::{
     config::{ExternalSide, Forward},
     records::{
-        BanRecord, BindingRecord, BlockRecord, CounterRecord, DialogRecord, PathRecord, RegistrationRecord,
-        RelayRecord, SipTotals, StatusRecord, TraceRecord, TransactionRecord, UserRecord,
+        BanRecord, BindingRecord, BlockRecord, CounterRecord, DialogRecord, LeaseRecord, PathRecord,
+        RegistrationRecord, RelayRecord, SipTotals, StatusRecord, TraceRecord, TransactionRecord, UserRecord,
     },
     sip::query::{BanFilter, DialogFilter, PathFilter, RegistrationFilter, TraceFilter, TransactionFilter},
     units::Proto,
@@ -73,6 +73,19 @@ pub trait Service: Send + Sync + 'static {
     /// Closes all legs of a call; [`ServiceError::NotFound`] if there is none.
     fn close_relay(&self, call: u64) -> Result<String, ServiceError> {
         Err(ServiceError::NotFound(format!("call {call} has no relay")))
+    }
+
+    /// Hands every mapping that a host asked for by PCP or NAT-PMP to `each`, until that breaks.
+    ///
+    /// # Errors
+    /// If no NAT runs, or nobody can ask for ports.
+    fn leases(&self, _each: Each<LeaseRecord>) -> Result<(), ServiceError> {
+        Err(anyhow::anyhow!("no NAT runs here, so nobody can ask for ports; write [nat] and [pap] into the configuration and start again").into())
+    }
+
+    /// Ends a mapping before its time; [`ServiceError::NotFound`] if there is none.
+    fn revoke_lease(&self, proto: Proto, inside: SocketAddrV4) -> Result<String, ServiceError> {
+        Err(ServiceError::NotFound(format!("there is no lease of {proto} {inside}")))
     }
 
     /// All counters, also those that are zero.
@@ -196,6 +209,13 @@ pub enum Request {
     /// Closes the relays of a call by hand, likewise.
     CloseRelay {
         call: u64,
+    },
+    /// Mappings that hosts asked for by PCP or NAT-PMP.
+    Leases,
+    /// Ends one of them.
+    RevokeLease {
+        protocol: Proto,
+        inside: SocketAddrV4,
     },
     Reload,
     Detach,

@@ -7,6 +7,7 @@ mod kernel_log;
 mod life;
 mod media;
 mod nat;
+pub mod pap;
 mod registrations;
 mod reload;
 mod sip;

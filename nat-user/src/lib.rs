@@ -13,6 +13,7 @@ pub mod media;
 pub mod metrics;
 pub mod net;
 pub mod output;
+pub mod pap;
 pub mod pool;
 pub mod preflight;
 pub mod records;

@@ -11,13 +11,13 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use nat_user::{
     blocklog,
-    cli::{Cli, Command, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_OK, Lookup, Run},
+    cli::{Cli, Command, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_OK, LeaseAction, Lookup, Run},
     client::{Client, ClientError},
     commands::{self, done, list, print_done, sip},
     config::{Config, ConfigError, DEFAULT_PIN_DIR, DEFAULT_SOCKET, Overrides, RunOptions},
     control::{Done, Request},
     daemon, output,
-    records::{BlockRecord, CounterRecord, RelayRecord, StatusRecord},
+    records::{BlockRecord, CounterRecord, LeaseRecord, RelayRecord, StatusRecord},
 };
 
 fn main() -> ExitCode {
@@ -72,6 +72,12 @@ fn dispatch(cli: Cli) -> Result<u8> {
             let request = Request::Relays { call };
             list::<RelayRecord>(&mut out, &socket, &request, json, output::relays)?;
         }
+        Command::Leases(leases) => match leases.action {
+            None => list::<LeaseRecord>(&mut out, &socket, &Request::Leases, json, output::leases)?,
+            Some(LeaseAction::Revoke { protocol, inside }) => {
+                done(&mut out, &socket, &Request::RevokeLease { protocol, inside }, json)?;
+            }
+        },
         Command::Counters { all } => {
             let request = Request::Counters { all };
             list::<CounterRecord>(&mut out, &socket, &request, json, output::counters)?;

@@ -12,8 +12,8 @@ use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Tab
 
 use crate::{
     records::{
-        BindingCounts, BindingRecord, BlockRecord, CounterRecord, Event, EventRecord, LookupRecord, RelayRecord,
-        StatusRecord, Traffic,
+        BindingCounts, BindingRecord, BlockRecord, CounterRecord, Event, EventRecord, LeaseRecord, LookupRecord,
+        RelayRecord, StatusRecord, Traffic,
     },
     units::show_duration,
 };
@@ -151,6 +151,24 @@ pub fn relays(records: &[RelayRecord]) -> Table {
                 .sum::<u64>()
                 .to_string(),
             seconds(record.idle_s),
+        ];
+        add(&mut table, &columns, row);
+    }
+    table
+}
+
+/// `sipnat leases`.
+pub fn leases(records: &[LeaseRecord]) -> Table {
+    let columns = ["PROTO", "INSIDE", "EXTERNAL", "BY", ">EXPIRES", "FOR"];
+    let mut table = table(&columns);
+    for record in records {
+        let row = [
+            record.proto.to_string(),
+            record.inside.to_string(),
+            record.external.to_string(),
+            record.by.clone(),
+            seconds(record.expires_s),
+            record.description.clone(),
         ];
         add(&mut table, &columns, row);
     }

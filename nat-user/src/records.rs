@@ -137,6 +137,8 @@ pub enum BindingKind {
     Static,
     /// `sipnat bindings add-forward`.
     Runtime,
+    /// Its host asked for it by PCP or NAT-PMP.
+    Mapped,
 }
 
 impl BindingKind {
@@ -147,6 +149,7 @@ impl BindingKind {
             BindingKind::Registered => "registered",
             BindingKind::Static => "static",
             BindingKind::Runtime => "runtime",
+            BindingKind::Mapped => "mapped",
         }
     }
 }
@@ -208,6 +211,20 @@ pub struct RelayRecord {
     pub moves: u32,
     /// Packets refused, by reason.
     pub refused: BTreeMap<String, u32>,
+}
+
+/// A mapping that a host asked for by PCP or NAT-PMP: a line of `sipnat leases --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    pub proto: Proto,
+    /// The host's endpoint.
+    pub inside: SocketAddrV4,
+    pub external: SocketAddrV4,
+    /// `pcp` or `nat-pmp`.
+    pub by: String,
+    pub expires_s: u64,
+    /// What the client says it is for (RFC 7220); empty if it says nothing.
+    pub description: String,
 }
 
 /// The direction of what the slow path counts: events of packets that are counted already when they are given to it.

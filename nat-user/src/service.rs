@@ -1,10 +1,15 @@
 //! What the running daemon answers on its control socket: for the NAT, for the SIP server, for whatever of them runs.
 
+mod leases;
 mod nat;
 mod relays;
 pub mod sip;
 
-use std::{net::Ipv4Addr, ops::ControlFlow, time::Instant};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    ops::ControlFlow,
+    time::Instant,
+};
 
 use anyhow::anyhow;
 use tokio::sync::{mpsc, oneshot};
@@ -14,7 +19,7 @@ pub use nat::{Nat, block_record};
 use crate::{
     config::{ExternalSide, Forward},
     control::{BindingFilter, Each, RelayPlan, Service, ServiceError, SipService},
-    records::{BindingRecord, BlockRecord, CounterRecord, RelayRecord, StatusRecord, Time},
+    records::{BindingRecord, BlockRecord, CounterRecord, LeaseRecord, RelayRecord, StatusRecord, Time},
     units::Proto,
 };
 
@@ -100,6 +105,14 @@ impl Service for Daemon {
 
     fn close_relay(&self, call: u64) -> Result<String, ServiceError> {
         relays::close(&self.nat()?.state, call)
+    }
+
+    fn leases(&self, each: Each<LeaseRecord>) -> Result<(), ServiceError> {
+        leases::list(self.nat()?, each)
+    }
+
+    fn revoke_lease(&self, proto: Proto, inside: SocketAddrV4) -> Result<String, ServiceError> {
+        leases::revoke(self.nat()?, proto, inside)
     }
 
     fn counters(&self) -> Result<Vec<CounterRecord>, ServiceError> {

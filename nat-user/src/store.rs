@@ -85,7 +85,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    fn new(path: &Path, what: impl Into<String>, remedy: &'static str) -> StoreError {
+    pub(crate) fn new(path: &Path, what: impl Into<String>, remedy: &'static str) -> StoreError {
         StoreError {
             path: path.to_owned(),
             what: what.into(),

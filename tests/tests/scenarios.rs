@@ -3,6 +3,8 @@
 
 #[path = "scenarios/floods.rs"]
 mod floods;
+#[path = "scenarios/leases.rs"]
+mod leases;
 #[path = "scenarios/life.rs"]
 mod life;
 #[path = "scenarios/links.rs"]

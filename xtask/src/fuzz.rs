@@ -5,34 +5,22 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::cli::Fuzz;
-use crate::run::{cargo, host, root, step};
+use crate::run::{cargo, root, step};
 
-/// How LLVM tells libFuzzer which ways were taken: what `cargo fuzz` passes too, without a sanitizer. There is one file with
-/// `unsafe`, and without it the fuzzer is several times as fast.
-const COVERAGE: [&str; 7] = [
-    "--cfg=fuzzing",
-    "-Cpasses=sancov-module",
-    "-Cllvm-args=-sanitizer-coverage-level=4",
-    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
-    "-Cllvm-args=-sanitizer-coverage-pc-table",
-    "-Cllvm-args=-sanitizer-coverage-trace-compares",
-    "-Cdebug-assertions",
-];
+/// Compiles the workspace's own crates so that libFuzzer sees which ways are taken.
+const INSTRUMENT: &str = "fuzz/instrument";
 
 /// Builds and runs the targets. The first one that finds something ends it with an error that says how to see it again.
 pub fn run(options: &Fuzz) -> Result<()> {
     let targets = targets(options)?;
-    let host = host()?;
-    #[rustfmt::skip]
-    let args = ["build", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--target", &*host];
-    // With a target, so that build scripts and macros are built without these flags.
-    let mut build = cargo(args);
-    build.env("RUSTFLAGS", COVERAGE.join(" "));
+    let mut build = cargo(["build", "--release", "--locked", "-p", "nat-fuzz"]);
+    // Of the workspace's crates only: all others are those of the release build.
+    build.env("RUSTC_WORKSPACE_WRAPPER", root().join(INSTRUMENT));
     // The program for the kernel is none of the fuzzers' concern.
     build.env("SIPNAT_SKIP_EBPF", "1");
     step("build the fuzz targets", &mut build)?;
     for target in &targets {
-        one(target, &host, options.seconds)?;
+        one(target, options.seconds)?;
     }
     eprintln!(
         "\n{} targets, {} s each: nothing found.",
@@ -42,14 +30,14 @@ pub fn run(options: &Fuzz) -> Result<()> {
     Ok(())
 }
 
-fn one(target: &str, host: &str, seconds: u32) -> Result<()> {
+fn one(target: &str, seconds: u32) -> Result<()> {
     let fuzz = root().join("fuzz");
     // Seeds stay apart from what the fuzzer finds, so that they can be written anew.
     let (found, artifacts) = (fuzz.join("corpus").join(target), fuzz.join("artifacts").join(target));
     for directory in [&found, &artifacts] {
         std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     }
-    let program = fuzz.join("target").join(host).join("release").join(target);
+    let program = root().join("target/release").join(target);
     let mut command = Command::new(&program);
     command.args([found, fuzz.join("seeds").join(target)]);
     command.args([

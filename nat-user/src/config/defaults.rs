@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Action, DEFAULT_PIN_DIR, DEFAULT_SOCKET, Daemon, Filtering, FilteringByProto, Fragments, Icmp, Lifetimes, MssClamp,
-    Nat, Policy, PortRange, Ports, Rate, Refresh, Refuse, XdpMode,
+    Nat, Pap, Policy, PortRange, Ports, Rate, Refresh, Refuse, XdpMode,
 };
 
 impl Default for Daemon {
@@ -13,6 +13,18 @@ impl Default for Daemon {
             socket: DEFAULT_SOCKET.into(),
             pin_dir: DEFAULT_PIN_DIR.into(),
             log: "info".into(),
+        }
+    }
+}
+
+impl Default for Pap {
+    fn default() -> Self {
+        Pap {
+            store: Some("/var/lib/sipnat/mappings.redb".into()),
+            min_lifetime: Duration::from_secs(120),
+            max_lifetime: Duration::from_secs(86_400),
+            mappings_per_host: 128,
+            strict_nonce: false,
         }
     }
 }

@@ -32,6 +32,7 @@ pub struct Raw {
     pub fragments: Fragments,
     pub log: Log,
     pub metrics: Metrics,
+    pub pap: Option<Spanned<Pap>>,
     pub sip: Option<Spanned<sip::raw::Sip>>,
 }
 
@@ -93,6 +94,16 @@ pub struct Lifetimes {
     pub icmp: At<Text<Duration>>,
     pub refresh: Option<Refresh>,
     pub fragments: At<Text<Duration>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pap {
+    pub store: At<Text<sip::raw::Store>>,
+    pub min_lifetime: At<Text<Duration>>,
+    pub max_lifetime: At<Text<Duration>>,
+    pub mappings_per_host: At<i64>,
+    pub strict_nonce: bool,
 }
 
 #[derive(Deserialize)]

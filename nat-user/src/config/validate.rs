@@ -6,8 +6,8 @@ use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 use toml::Spanned;
 
 use super::{
-    Config, ConfigError, Daemon, FilteringByProto, Fragments, Icmp, Lifetimes, Log, Metrics, Nat, Overrides, PortRange,
-    Ports,
+    Config, ConfigError, Daemon, FilteringByProto, Fragments, Icmp, Lifetimes, Log, Metrics, Nat, Overrides, Pap,
+    PortRange, Ports,
     error::Fault,
     nat,
     raw::{self, At, Raw},
@@ -46,7 +46,25 @@ fn build(raw: Raw, overrides: &Overrides) -> Result<Config, Fault> {
         ));
     }
     let forwards = rules::forwards(raw.forward, &nat)?;
-    let ports = ports(raw.ports)?;
+    let pap = match raw.pap {
+        Some(pap) if !nat.runs() => {
+            return Err(Fault::at(
+                pap.span(),
+                "[pap] gives out ports of a NAT, and without [nat] none runs",
+                "write [nat] with inside and outside interfaces, or remove [pap]",
+            ));
+        }
+        Some(raw) => Some(pap(raw.into_inner())?),
+        None => None,
+    };
+    let mut ports = ports(raw.ports)?;
+    if pap.is_some() {
+        // RFC 6887 section 11.3: nobody is mapped to these.
+        ports.exclude.push(PortRange {
+            first: crate::pap::CLIENT_PORT,
+            last: crate::pap::SERVER_PORT,
+        });
+    }
     if let (Some(sip), Some(at), true) = (&sip, sip_at, nat.runs()) {
         sip::validate::with_nat(sip, &nat, &ports, &forwards, at)?;
     }
@@ -63,6 +81,7 @@ fn build(raw: Raw, overrides: &Overrides) -> Result<Config, Fault> {
             blocks: raw.log.blocks.map(|target| target.0).unwrap_or_default(),
         },
         metrics: metrics(raw.metrics)?,
+        pap,
         nat,
         sip,
     })
@@ -316,6 +335,40 @@ fn metrics(raw: raw::Metrics) -> Result<Metrics, Fault> {
         ));
     }
     Ok(Metrics { listen: Some(address) })
+}
+
+fn pap(raw: raw::Pap) -> Result<Pap, Fault> {
+    let default = Pap::default();
+    let rule =
+        "RFC 6887 section 15 wants 120s at least, and a day at most where nothing is known about leases of addresses";
+    let max_span = raw.max_lifetime.as_ref().map(Spanned::span);
+    let bounded = |raw, default, name| duration(raw, default, Duration::from_secs(1), TCP_MAX, name, rule);
+    let min_lifetime = bounded(raw.min_lifetime, default.min_lifetime, "pap.min_lifetime")?;
+    let max_lifetime = bounded(raw.max_lifetime, default.max_lifetime, "pap.max_lifetime")?;
+    if max_lifetime < min_lifetime {
+        return Err(Fault {
+            span: max_span,
+            message: format!(
+                "pap.max_lifetime {} is below pap.min_lifetime {}",
+                show_duration(max_lifetime),
+                show_duration(min_lifetime)
+            ),
+            remedy: "raise it, or lower the other".into(),
+        });
+    }
+    Ok(Pap {
+        store: raw.store.map_or(default.store, |store| store.into_inner().0.0),
+        min_lifetime,
+        max_lifetime,
+        mappings_per_host: number(
+            raw.mappings_per_host,
+            default.mappings_per_host,
+            1..=65_535,
+            "pap.mappings_per_host",
+            "mappings",
+        )?,
+        strict_nonce: raw.strict_nonce,
+    })
 }
 
 /// An integer within `bounds`; `unit` completes the message.

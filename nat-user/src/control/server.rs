@@ -200,6 +200,8 @@ fn run(service: &dyn Service, request: Request, records: &mut Records) -> Result
         Request::Relays { call } => {
             return records.limited(None, |each| service.relays(call, each));
         }
+        Request::Leases => return records.limited(None, |each| service.leases(each)),
+        Request::RevokeLease { protocol, inside } => service.revoke_lease(protocol, inside)?,
         Request::OpenRelay(plan) => {
             for leg in service.open_relay(&plan)? {
                 let _ = records.push(&leg);

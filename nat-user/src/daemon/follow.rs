@@ -161,6 +161,9 @@ impl Nat {
         }
         slow::configure(&self.slow_path, &self.state);
         self.apply_forwards();
+        if let Some(pap) = &mut self.pap {
+            pap.follow(&self.state.current().topology.clone());
+        }
         self.tell_addresses(&old, &external);
         Ok(())
     }

@@ -71,6 +71,7 @@ pub async fn live(started: Started) -> Result<()> {
         nat: nat.as_ref().map(|nat| service::Nat {
             state: nat.state.clone(),
             slow_path: nat.slow_path.clone(),
+            pap: nat.pap.as_ref().map(super::pap::Pap::handle),
         }),
         sip: sip.as_ref().map(|sip| service::sip::Sip {
             server: sip.server.clone(),

@@ -21,7 +21,9 @@ use tokio::{
 
 use super::{
     blocks::{self, News},
-    describe, registrations, slow,
+    describe,
+    pap::Pap,
+    registrations, slow,
     start::{StartedNat, own_ports},
     state::State,
 };
@@ -58,6 +60,8 @@ pub struct Nat {
     pub news: mpsc::UnboundedSender<News>,
     /// Neighbours as they were last reported: only what matters to packets makes them ask anew.
     pub neighbours: HashMap<(u32, Ipv4Addr), Option<[u8; 6]>>,
+    /// `None`: nobody can ask for ports.
+    pub pap: Option<Pap>,
     sweeper: SweeperThread,
     log: JoinHandle<()>,
 }
@@ -71,6 +75,8 @@ impl Nat {
         let sweeper = start_sweeper(state.clone(), news.clone())?;
         let slow_path = slow::start(&state, net.clone(), stopped.clone())?;
         registrations::start(&state, stopped)?;
+        let pap = state.current().config.pap.clone();
+        let pap = pap.map(|pap| Pap::start(&pap, &state)).transpose()?;
         Ok(Nat {
             state,
             forwards,
@@ -78,6 +84,7 @@ impl Nat {
             slow_path,
             news,
             neighbours: HashMap::new(),
+            pap,
             sweeper,
             log,
         })
@@ -85,6 +92,9 @@ impl Nat {
 
     /// Ends everything but the data path.
     pub async fn stop(self) {
+        if let Some(pap) = self.pap {
+            pap.stop();
+        }
         self.sweeper.stop();
         // The log ends when nobody can send it news any more. An error means that it has ended already.
         drop(self.news);

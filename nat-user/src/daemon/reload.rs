@@ -214,6 +214,10 @@ impl Nat {
             current.mode = report.mode;
             current.warnings = report.warnings.iter().map(ToString::to_string).collect();
         }
+        let pap = self.state.current().config.pap.clone();
+        if let (Some(running), Some(pap)) = (&self.pap, pap) {
+            running.configure(&pap);
+        }
         self.move_to(topology)?;
         // A SIP server beside may have opened ports in the meantime.
         self.follow_ports();
@@ -235,6 +239,10 @@ fn immutable(old: &Config, new: &Config) -> Result<()> {
         ("daemon.log", old.daemon.log != new.daemon.log),
         ("metrics", old.metrics != new.metrics),
         ("whether there is a [nat]", old.nat.runs() != new.nat.runs()),
+        (
+            "whether there is a [pap], and pap.store",
+            old.pap.as_ref().map(|pap| &pap.store) != new.pap.as_ref().map(|pap| &pap.store),
+        ),
         ("whether there is a [sip]", old.sip.is_some() != new.sip.is_some()),
         (
             "sip.store and sip.secret",
@@ -267,6 +275,7 @@ fn difference(old: &Config, new: &Config) -> String {
         ("icmp", old.icmp != new.icmp),
         ("fragments", old.fragments != new.fragments),
         ("log", old.log != new.log),
+        ("pap", old.pap != new.pap),
         ("sip", old.sip != new.sip),
     ];
     let changed: Vec<&str> = parts

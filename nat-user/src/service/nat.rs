@@ -15,8 +15,8 @@ use nat_common::{
     config::{FOREVER, Filtering as Number},
     flow::{PROTOCOLS, Side},
     maps::{
-        AddressWord, BlockState, BlockWord, KIND_DYNAMIC, KIND_STATIC, PORTS, ROLE_INSIDE, SCHEMA, Slot, SlotState,
-        SlotWord,
+        AddressWord, BlockState, BlockWord, KIND_DYNAMIC, KIND_MAPPED, KIND_STATIC, PORTS, ROLE_INSIDE, SCHEMA, Slot,
+        SlotState, SlotWord,
     },
     ports::{block_parts, slot_parts},
     session::{SessionState, SessionWord},
@@ -44,6 +44,8 @@ pub struct Nat {
     pub state: Arc<State>,
     /// The slow path, for its counters.
     pub slow_path: slowpath::Handle,
+    /// `None`: nobody can ask for ports.
+    pub pap: Option<crate::daemon::pap::Handle>,
 }
 
 impl Nat {
@@ -111,6 +113,7 @@ impl Nat {
                     continue;
                 }
                 let kind = match slot.kind.get() {
+                    KIND_MAPPED => BindingKind::Mapped,
                     KIND_DYNAMIC if slot.lifetime.get() != 0 => BindingKind::Registered,
                     KIND_DYNAMIC => BindingKind::Dynamic,
                     KIND_STATIC => BindingKind::Static,

@@ -1,4 +1,4 @@
-//! What the fuzzers run on the SIP side: each function takes any bytes and panics if something is wrong.
+//! What the fuzzers run of user space: each function takes any bytes and panics if something is wrong.
 
 use std::net::SocketAddr;
 
@@ -21,8 +21,9 @@ use crate::media::sdp::{
 /// A target.
 pub type Target = fn(&[u8]);
 
-/// All targets by name; those of `fuzz/fuzz_targets` that begin with `sip_`.
-pub const TARGETS: [(&str, Target); 4] = [
+/// All targets by name; those of `fuzz/fuzz_targets` that begin with `sip_` or `pap_`.
+pub const TARGETS: [(&str, Target); 5] = [
+    ("pap_request", crate::pap::wire::target),
     ("sip_message", sip_message),
     ("sip_edits", sip_edits),
     ("sip_digest", sip_digest),
@@ -31,6 +32,9 @@ pub const TARGETS: [(&str, Target); 4] = [
 
 /// Something to begin with for a target.
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
+    if target == "pap_request" {
+        return crate::pap::wire::seeds();
+    }
     let seeds: &[&str] = match target {
         "sip_digest" => &[
             "Digest username=\"bob\", realm=\"net.com\", nonce=\"x\", uri=\"sip:net.com\", response=\"00\", qop=auth, nc=00000001, cnonce=\"c\"",

@@ -195,7 +195,7 @@ pub struct Media {
     pub inside: Option<Vec<Spanned<Text<Prefix>>>>,
 }
 
-/// `sip.store`.
+/// `sip.store` and `pap.store`.
 #[derive(Clone, Debug)]
 pub struct Store(pub Option<PathBuf>);
 
@@ -206,7 +206,7 @@ impl FromText for Store {
             "off" => Ok(Store(None)),
             path if path.starts_with('/') => Ok(Store(Some(path.into()))),
             _ => Err(format!(
-                "`{text}` is no place for registrations; write off or an absolute path"
+                "`{text}` is no file to keep things in; write off or an absolute path"
             )),
         }
     }

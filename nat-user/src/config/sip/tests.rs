@@ -403,7 +403,7 @@ const BEHIND_MINIMAL: &[Wrong] = &[
 const ALONE: &[Wrong] = &[
     ("[sip]", None, "no [[sip.listen]]", "transport = \"udp\""),
     ("[sip]\n[[sip.listen]]\ntransport = \"udp\"\naddress = \"192.0.2.1\"", Some((2, 1)), "neither a [[sip.domain]] nor a [[sip.route]]", "role = \"outbound\""),
-    ("[sip]\nstore = \"x\"", Some((2, 9)), "no place for registrations", "off or an absolute path"),
+    ("[sip]\nstore = \"x\"", Some((2, 9)), "no file to keep things in", "off or an absolute path"),
     ("[sip]\nsecret = \"x\"", Some((2, 10)), "where the daemon is started", "absolute path"),
     ("[sip]\ntrusted = [\"x\"]", Some((2, 12)), "no IPv4 prefix", "192.0.2.0/24"),
     ("[sip]\nemergency = [\"1 2\"]", Some((2, 14)), "cannot be the user part", "112"),
