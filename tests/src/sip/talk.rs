@@ -154,7 +154,7 @@ impl Stage {
                 });
             }
             let refused = of(&id, |message| message.status().is_some_and(|code| code >= 300));
-            if let Some((answer, _)) = caller.wait(Duration::ZERO, refused)? {
+            if let Some((answer, _)) = caller.wait(Duration::from_millis(1), refused)? {
                 caller.send_message(self.server, &ack(&invite, &answer))?;
                 return Err(anyhow::Error::new(Refused(answer)));
             }

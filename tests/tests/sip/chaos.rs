@@ -155,7 +155,9 @@ fn nothing_is_left_over_and_nothing_is_missing() {
             &format!("`sipnat {command}` to be empty"),
             Duration::from_secs(120),
             || {
-                [Party::Caller, Party::Callee].map(|party| scene.stage.hung_up(party).unwrap());
+                for party in [Party::Caller, Party::Callee] {
+                    scene.stage.hung_up(party).unwrap();
+                }
                 scene.list(command).is_empty()
             },
         )
