@@ -333,9 +333,11 @@ impl DataPath for Media {
         }
     }
 
-    fn adopt(&mut self, relay: RelayId) -> bool {
-        let legs = self.left.remove(&relay);
-        legs.map(|legs| self.open.insert(relay, legs)).is_some()
+    fn adopt(&mut self, relay: RelayId) -> Option<bool> {
+        let legs = self.left.remove(&relay)?;
+        let leg = relays::find(&self.state.kernel.tables, legs[0].rtp.id)?;
+        self.open.insert(relay, legs);
+        Some(leg.hold)
     }
 
     fn adopt_pinhole(&mut self, pinhole: &Pinhole, inside: Endpoint, carrier: Carrier) -> bool {

@@ -99,7 +99,7 @@ impl<R: Office> Engine<R> {
                 let _ = reply.send(Box::new(self.snapshot(now)));
             }
             Query::AnchorMedia(policy, path) => {
-                self.core.anchor_media(policy, path);
+                self.core.anchor_media(policy, path, now);
                 self.waits_for_media = false;
             }
             Query::SilentMedia(silent, reply) => {

@@ -32,9 +32,12 @@ impl Session {
         })
     }
 
-    /// Takes over what the data path has of this call; what it has not is forgotten.
-    pub fn adopt(&mut self, path: &mut dyn DataPath) {
-        self.forks.iter_mut().for_each(|fork| fork.table.adopt(path));
+    /// Takes over what the data path has of this call; what it has not is forgotten. False: it had places, and they are all gone: the call has ended,
+    /// a moment before the daemon did.
+    pub fn adopt(&mut self, path: &mut dyn DataPath) -> bool {
+        let adopted = self.forks.iter_mut().map(|fork| fork.table.adopt(path));
+        let (left, all) = adopted.fold((0, 0), |(left, all), (more, of)| (left + more, all + of));
+        left > 0 || all == 0
     }
 }
 

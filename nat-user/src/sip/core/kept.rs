@@ -52,7 +52,10 @@ impl Kept {
 impl<R: Registry> Core<R> {
     /// Sees to it that what has changed is handed to the store.
     pub(super) fn note_changes(&mut self, now: Time) {
-        if self.kept.due.is_none() && (self.dialogs.has_changed() || !self.kept.gone.is_empty()) {
+        if !self.kept.gone.is_empty() {
+            // A call that is over should not come back.
+            self.kept.due = Some(now);
+        } else if self.kept.due.is_none() && self.dialogs.has_changed() {
             self.kept.due = Some(now + BEHIND);
         }
     }

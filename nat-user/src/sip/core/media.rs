@@ -77,7 +77,8 @@ struct Turn<'a> {
 
 impl<R: Registry> Core<R> {
     /// Media of calls that begin from now on goes through `path` where `policy` says so. Without this, session descriptions pass as they are.
-    pub fn anchor_media(&mut self, policy: Policy, path: Box<dyn DataPath>) {
+    /// Calls of before a restart take their places over.
+    pub fn anchor_media(&mut self, policy: Policy, path: Box<dyn DataPath>, now: Time) {
         let mut media = Media {
             policy,
             path,
@@ -85,12 +86,16 @@ impl<R: Registry> Core<R> {
             left: BTreeMap::new(),
         };
         for (id, record) in self.kept.wake() {
-            media.adopt(id, &record);
+            let goes_on = media.adopt(id, &record);
             if self.dialogs.get(id).is_none() {
                 media.end(id, None); // it has ended before its media was known
+            } else if !goes_on {
+                self.dialogs.end(id, &mut self.paths, now);
             }
         }
         self.media = Some(media);
+        self.calls_end();
+        self.note_changes(now);
     }
 
     /// Another policy, for calls that begin from now on.
@@ -286,15 +291,15 @@ impl Media {
         Ok(())
     }
 
-    /// Takes over the media of a call of before a restart, as far as the data path still has it.
-    fn adopt(&mut self, dialog: Id, record: &[u8]) {
+    /// Takes over the media of a call of before a restart, as far as the data path still has it. False: it is all gone, so the call is over.
+    fn adopt(&mut self, dialog: Id, record: &[u8]) -> bool {
         let Some(mut call) = Call::of_record(record, self.policy.clone()) else {
-            return tracing::warn!(
-                "the media of a call in the store cannot be read; its relays end when they are silent"
-            );
+            tracing::warn!("the media of a call in the store cannot be read; its relays end when they are silent");
+            return true;
         };
-        call.session.adopt(&mut *self.path);
+        let goes_on = call.session.adopt(&mut *self.path);
         self.calls.insert(dialog, call);
+        goes_on
     }
 
     /// To be asked again and again, with the streams of which nothing has been heard for so long: takes those out that are of a call, and says which

@@ -66,8 +66,9 @@ impl Stored for Table {
 }
 
 impl Table {
-    /// Takes the places of before a restart over. A stream whose place is gone is none any more: its next offer gets another one.
-    pub fn adopt(&mut self, path: &mut dyn DataPath) {
+    /// Takes the places of before a restart over. A stream whose place is gone is none any more: its next offer gets another one. Says how many
+    /// streams are left, of how many.
+    pub fn adopt(&mut self, path: &mut dyn DataPath) -> (usize, usize) {
         let mut gone: SmallVec<[_; 4]> = SmallVec::new();
         let order: SmallVec<[_; 4]> = self.streams.iter().map(|(id, _)| id).collect();
         for id in order {
@@ -76,7 +77,8 @@ impl Table {
             };
             let carrier = stream.carrier;
             let there = match &mut stream.way {
-                Way::Relay(relay) => path.adopt(relay.id),
+                // What was said in the moment before may not have been stored, but the data path knows.
+                Way::Relay(relay) => path.adopt(relay.id).map(|held| stream.held = held).is_some(),
                 Way::Pinholes(holes) => {
                     let had = holes.iter().any(|holes| !holes.is_empty());
                     for holes in holes.iter_mut() {
@@ -89,6 +91,7 @@ impl Table {
                 gone.push(id);
             }
         }
+        let all = self.streams.len();
         for id in gone {
             self.streams.remove(id);
             self.lines
@@ -96,5 +99,6 @@ impl Table {
                 .filter(|line| **line == Some(id))
                 .for_each(|line| *line = None);
         }
+        (self.streams.len(), all)
     }
 }

@@ -43,7 +43,7 @@ fn without_media(world: &mut World) -> World {
 
 fn anchor(world: &mut World, path: &Path) {
     let policy = Policy::new(&world.core.config().media, Vec::new());
-    world.core.anchor_media(policy, Box::new(path.clone()));
+    world.core.anchor_media(policy, Box::new(path.clone()), world.now);
 }
 
 #[test]
@@ -163,15 +163,55 @@ fn a_call_ends_before_its_media_is_known() {
 #[test]
 fn a_place_that_is_gone_is_made_anew() {
     let (mut world, path) = world(phone());
-    let (_, ok) = answered(&mut world, "");
-    path.0.lock().unwrap().open.clear();
+    let two = |address: &str, port: u16| {
+        let audio = audio(address, port);
+        format!("{audio}m=video {} RTP/AVP 96\na=rtpmap:96 VP8/90000\n", port + 2)
+    };
+    let out = world.receive(udp(CALLER), &with(&invite().text(), &two("10.0.0.9", 4000)));
+    let answer = with(&reply(&out[1], 200, "phone", CONTACT), &two("192.168.1.10", 5000));
+    let ok = world.receive(udp(PHONE), &answer).remove(0);
+    world.receive(udp(CALLER), &within("ACK", &ok));
+    path.0.lock().unwrap().open.remove(&RelayId(20006));
     let mut world = restarted(world, &path);
     let (id, _) = world.core.dialogs().iter().next().unwrap();
-    assert_eq!(world.core.media_of(id).unwrap().streams().count(), 0);
-    let out = world.receive(udp(CALLER), &with(&within("INVITE", &ok), &audio("10.0.0.9", 4002)));
-    assert_eq!(body(&out[1]), ours(20008));
+    assert_eq!(world.core.media_of(id).unwrap().streams().count(), 1);
+    let out = world.receive(udp(CALLER), &with(&within("INVITE", &ok), &two("10.0.0.9", 4000)));
+    let told = body(&out[1]);
+    assert!(
+        told.contains("m=audio 20004 ") && told.contains("m=video 20012 "),
+        "{told}"
+    );
+}
+
+/// The call ended, and the daemon before it was written.
+#[test]
+fn a_call_whose_places_are_all_gone_is_over() {
+    let (mut world, path) = world(phone());
+    answered(&mut world, "");
+    path.0.lock().unwrap().open.clear();
+    let mut world = restarted(world, &path);
+    assert_eq!(world.core.dialogs().calls(), 0);
+    world.pass(Duration::from_millis(300));
+    assert_eq!(world.core.registry.stored.len(), 0);
+}
+
+/// The data path knows what the store does not know yet.
+#[test]
+fn a_hold_of_the_last_moment_is_not_forgotten() {
+    let (mut world, path) = world(phone());
+    let (_, ok) = answered(&mut world, "");
+    world.pass(Duration::from_secs(1));
+    path.0.lock().unwrap().held.insert(RelayId(20002));
+    let mut world = restarted(world, &path);
+    path.commands();
+    let out = world.receive(udp(CALLER), &with(&within("INVITE", &ok), &audio("10.0.0.9", 4000)));
     let answer = with(&reply(&out[1], 200, "phone", CONTACT), &audio("192.168.1.10", 5000));
-    assert_eq!(body(&world.receive(udp(PHONE), &answer)[0]), ours(20006));
+    world.receive(udp(PHONE), &answer);
+    let off = Media::Hold {
+        relay: RelayId(20002),
+        held: false,
+    };
+    assert!(path.commands().contains(&off));
 }
 
 fn silent(world: &mut World, streams: &[u64]) -> (Vec<Sent>, Vec<RelayId>) {

@@ -29,6 +29,8 @@ pub(super) struct Places {
     commands: Vec<Media>,
     /// Relays that are open.
     pub open: BTreeSet<RelayId>,
+    /// Those that are on hold.
+    pub held: BTreeSet<RelayId>,
 }
 
 #[derive(Clone, Debug)]
@@ -86,11 +88,17 @@ impl DataPath for Path {
         {
             places.left += 2;
         }
+        match command {
+            Media::Hold { relay, held: true } => drop(places.held.insert(relay)),
+            Media::Hold { relay, .. } | Media::CloseRelay(relay) => drop(places.held.remove(&relay)),
+            _ => {}
+        }
         places.commands.push(command);
     }
 
-    fn adopt(&mut self, relay: RelayId) -> bool {
-        self.0.lock().unwrap().open.contains(&relay)
+    fn adopt(&mut self, relay: RelayId) -> Option<bool> {
+        let places = self.0.lock().unwrap();
+        places.open.contains(&relay).then_some(places.held.contains(&relay))
     }
 
     fn adopt_pinhole(&mut self, _: &Pinhole, _: Endpoint, _: Carrier) -> bool {
@@ -106,7 +114,7 @@ pub(super) fn world(contacts: Vec<Found>) -> (World, Path) {
         ..Places::default()
     })));
     let policy = Policy::new(&world.core.config().media, Vec::new());
-    world.core.anchor_media(policy, Box::new(path.clone()));
+    world.core.anchor_media(policy, Box::new(path.clone()), world.now);
     (world, path)
 }
 
