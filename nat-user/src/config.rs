@@ -74,7 +74,10 @@ impl Config {
             refresh: _,
             fragments,
         } = &mut self.lifetimes;
-        let timer_c = self.sip.as_mut().map(|sip| &mut sip.proxy.timer_c);
+        let of_sip = self
+            .sip
+            .as_mut()
+            .map(|sip| [&mut sip.proxy.timer_c, &mut sip.media.timeout]);
         let times = [
             udp,
             tcp_established,
@@ -84,7 +87,7 @@ impl Config {
             fragments,
             &mut self.ports.rest,
         ];
-        for time in times.into_iter().chain(timer_c) {
+        for time in times.into_iter().chain(of_sip.into_iter().flatten()) {
             // An absurd factor saturates instead of panicking.
             *time = Duration::try_from_secs_f64(time.as_secs_f64() * factor)
                 .unwrap_or(validate::TCP_MAX)

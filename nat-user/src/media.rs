@@ -9,3 +9,4 @@ pub mod end;
 pub mod policy;
 pub mod sdp;
 pub mod session;
+mod stored;

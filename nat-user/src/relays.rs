@@ -8,7 +8,7 @@ mod ports;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use nat_common::{
     config::{Config as Numbers, FOREVER},
@@ -106,6 +106,9 @@ pub struct LegId {
     /// The call that it was opened for.
     call: u64,
 }
+
+/// [`Stream::number`] of a stream that is held in reserve: its legs and ports are nobody else's, and it relays nothing.
+pub const RESERVED: u32 = u32::MAX;
 
 /// An opened leg and its external endpoint, which goes into the SDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,6 +275,35 @@ impl Relays {
         }))
     }
 
+    /// Gives a stream the legs and ports of one that was opened before, with as many components, which ends that one's use.
+    pub fn reopen<T: Tables>(&mut self, at: &At<T>, legs: [OpenedSide; 2], stream: &Stream) -> [OpenedSide; 2] {
+        let [one, other] = legs;
+        let again = |rtcp: bool, side: u8, leg: Opened, partner: Opened| {
+            let tag = Tag {
+                stream: stream.number,
+                side,
+                rtcp,
+            };
+            let plan = Plan {
+                number: leg.id.number,
+                slot: leg.id.slot,
+                partner: partner.id.number,
+                tag,
+            };
+            write(at, stream, &plan)
+        };
+        let pair = |rtcp, one, other| [again(rtcp, 0, one, other), again(rtcp, 1, other, one)];
+        let rtp = pair(false, one.rtp, other.rtp);
+        let rtcp = one.rtcp.zip(other.rtcp).map(|(one, other)| pair(true, one, other));
+        for leg in rtp.iter().chain(rtcp.iter().flatten()) {
+            go_live(at, leg.id);
+        }
+        [0, 1].map(|side| OpenedSide {
+            rtp: rtp[side],
+            rtcp: rtcp.map(|rtcp| rtcp[side]),
+        })
+    }
+
     /// Closes a leg; its partner's packets are dropped from then on. The port rests as every port does.
     pub fn close<T: Tables>(&mut self, at: &At<T>, id: LegId) {
         if let Some(leg) = used(at.t, id) {
@@ -389,9 +421,30 @@ pub struct LegView {
 
 /// All legs in use.
 pub fn views<T: Tables>(t: &T) -> impl Iterator<Item = LegView> {
+    live(t).filter(|view| view.tag.stream != RESERVED)
+}
+
+/// All legs, those in reserve too.
+fn live<T: Tables>(t: &T) -> impl Iterator<Item = LegView> {
     (0..)
         .map_while(move |number| t.leg(number).map(|leg| (number, leg)))
         .filter_map(move |(number, leg)| view(t, number, leg))
+}
+
+/// The streams that relay, or that are held in reserve, each with the legs of both its sides, by their calls. Only for those who give each
+/// stream a number of its own as its call. Streams of which a side relays nothing any more (its address is another one now) are left out.
+pub fn streams<T: Tables>(t: &T, reserved: bool) -> HashMap<u64, [OpenedSide; 2]> {
+    let mut legs: HashMap<u64, [[Option<Opened>; 2]; 2]> = HashMap::new();
+    for view in live(t).filter(|view| (view.tag.stream == RESERVED) == reserved) {
+        let (side, component) = (usize::from(view.tag.side), usize::from(view.tag.rtcp));
+        legs.entry(view.call).or_default()[side][component] =
+            view.external.map(|external| Opened { id: view.id, external });
+    }
+    let side = |[rtp, rtcp]: [Option<Opened>; 2]| Some(OpenedSide { rtp: rtp?, rtcp });
+    let streams = legs.into_iter();
+    streams
+        .filter_map(|(call, [one, other])| Some((call, [side(one)?, side(other)?])))
+        .collect()
 }
 
 /// What is known of a leg; `None` if it has been closed.

@@ -1,9 +1,10 @@
-//! What is kept over restarts: registrations, and what the outbound role registered elsewhere.
+//! What is kept over restarts: registrations, what the outbound role registered elsewhere, and calls that were answered.
 //!
-//! Registrations are written behind: the server hands over what has changed at least once a second, and a thread of its own writes each batch as one
-//! transaction. A crash, also of the machine, therefore loses at most the last batches' worth of refreshes, about a second; what was written
+//! All are written behind: the server hands over what has changed at least once a second, and a thread of its own writes each batch as one
+//! transaction. A crash, also of the machine, therefore loses at most the last batches' worth of refreshes and calls, about a second; what was written
 //! before stays. [`Writer`] is the thread, [`Store`] where it writes; [`redb::RedbStore`] is a file on one machine.
 
+pub mod codec;
 pub mod redb;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ impl Kind {
 pub struct Batch {
     pub registrations: Changes,
     pub edge: Changes,
+    pub calls: CallChanges,
     /// What each listener is, by its id, in an unchanging form (`udp 134.56.3.1:5060`): if that has changed.
     pub listeners: Option<Vec<String>>,
 }
@@ -43,7 +45,7 @@ pub struct Batch {
 impl Batch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.registrations.is_empty() && self.edge.is_empty() && self.listeners.is_none()
+        self.registrations.is_empty() && self.edge.is_empty() && self.calls.is_empty() && self.listeners.is_none()
     }
 
     /// The changes of one table.
@@ -52,6 +54,27 @@ impl Batch {
             Kind::Registration => &self.registrations,
             Kind::Edge => &self.edge,
         }
+    }
+}
+
+/// What has happened to calls (see [`sip::core::kept`](crate::sip::core::kept)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallChanges {
+    /// Calls that are new or have changed: their numbers and records.
+    pub calls: Vec<(u64, Vec<u8>)>,
+    /// Those that have ended.
+    pub gone: Vec<u64>,
+}
+
+impl CallChanges {
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty() && self.gone.is_empty()
+    }
+
+    /// Adds what has happened later.
+    pub fn append(&mut self, mut later: CallChanges) {
+        self.calls.append(&mut later.calls);
+        self.gone.append(&mut later.gone);
     }
 }
 
@@ -66,10 +89,13 @@ pub struct Loaded<'a> {
     pub refresh: Option<Refresh>,
 }
 
-/// Something that keeps registrations.
+/// Something that keeps registrations and calls.
 pub trait Store: Send {
     /// Reads everything. Contacts come in the order of their numbers.
     fn load(&mut self, each: &mut dyn FnMut(Loaded<'_>)) -> Result<(), StoreError>;
+
+    /// Reads all calls: their numbers and records.
+    fn load_calls(&mut self, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), StoreError>;
 
     /// Writes a batch, all of it or nothing. It is safe when this returns.
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError>;

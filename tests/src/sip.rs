@@ -40,6 +40,7 @@ pub mod sipp;
 pub mod sipsak;
 pub mod sound;
 pub mod stream;
+pub mod talk;
 pub mod torture;
 pub mod under_test;
 

@@ -330,12 +330,26 @@ pub struct Media {
     /// Media of a phone behind somebody else's NAT may come from the prefix of this length around the source of its signalling, in bits (RFC 7362
     /// section 4). Default 32: from that address alone; at least 24.
     pub gate_prefix: u8,
-    /// After so long without a packet from either side the relay of a call is closed, unless a stream of it is on hold. Default 5 min, at least 30 s.
+    /// After so long without a packet from either side the media of a call has ended, unless a stream of it is on hold. Default 5 min, at least 30 s.
     pub timeout: Duration,
+    /// What ends with it. Default [`TimeoutEnds::Call`].
+    pub timeout_ends: TimeoutEnds,
+    /// Streams for which there are ports and legs that only calls to `sip.emergency` get. Default 2.
+    pub reserve: u32,
     /// m= lines of one session description; one with more is refused with 488. Default 32.
     pub max_streams: u32,
     /// What is inside of our NAT. `None` (default): the NAT's `inside_prefixes`, or all private addresses where it has none (RFC 1918, RFC 6598).
     pub inside: Option<Vec<Prefix>>,
+}
+
+/// What ends when the media of a call has been silent for [`Media::timeout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeoutEnds {
+    /// The call: both sides get a BYE.
+    Call,
+    /// Its relays: the call itself ends as its parties or its session timer say.
+    Media,
 }
 
 impl Media {

@@ -32,7 +32,7 @@ use crate::{
 
 /// How often stale neighbours are confirmed; the kernel forgets them after a minute.
 const NEIGHBOURS: Duration = Duration::from_secs(20);
-/// How often relays are looked at for silence.
+/// How often relays are looked at for silence, unless they may be silent for less.
 const SILENCE: Duration = Duration::from_secs(10);
 /// How often the router's own ports are looked at.
 const OWN_PORTS: Duration = Duration::from_secs(5);
@@ -92,7 +92,12 @@ pub async fn live(started: Started) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (mut neighbours, mut ports, mut silence) = (interval(NEIGHBOURS), interval(OWN_PORTS), interval(SILENCE));
+    let timeout = config.sip.as_ref().map_or(SILENCE, |sip| sip.media.timeout);
+    let (mut neighbours, mut ports, mut silence) = (
+        interval(NEIGHBOURS),
+        interval(OWN_PORTS),
+        interval(SILENCE.min(timeout / 3)),
+    );
     silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
     neighbours.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ports.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -128,7 +133,7 @@ pub async fn live(started: Started) -> Result<()> {
             },
             () = due(pending_events.due()) => life.follow(std::mem::take(&mut pending_events)).await,
             _ = neighbours.tick() => if let Some(nat) = &life.nat { nat.refresh_neighbours().await },
-            _ = silence.tick() => life.end_silent_media(),
+            _ = silence.tick() => life.end_silent_media().await,
             _ = ports.tick() => if let Some(nat) = &life.nat { nat.follow_ports() },
             () = sip_ended(&life.sip) => {
                 stop.send_replace(true);
@@ -184,15 +189,18 @@ impl Life {
         Ok(())
     }
 
-    fn end_silent_media(&self) {
-        if let (Some(nat), Some(sip)) = (&self.nat, &self.config.sip) {
-            let legs = media::end_silent(&nat.state, sip.media.timeout);
-            if legs != 0 {
-                tracing::info!(
-                    "closed {legs} legs of the media relay: silent for {:?}",
-                    sip.media.timeout
-                );
-            }
+    /// Calls whose media is silent end as the server sees fit; relays of which it knows no call are closed.
+    async fn end_silent_media(&self) {
+        let (Some(nat), Some(sip), Some(config)) = (&self.nat, &self.sip, &self.config.sip) else {
+            return;
+        };
+        let timeout = config.media.timeout;
+        let silent = media::silent(&nat.state, timeout);
+        // If the server has ended, the main loop is about to hear of it.
+        let unknown = sip.server.end_silent(silent).await.unwrap_or_default();
+        let legs = media::close(&nat.state, &unknown);
+        if legs != 0 {
+            tracing::info!("closed {legs} legs of the media relay that belong to no call: silent for {timeout:?}");
         }
     }
 

@@ -17,7 +17,10 @@ use crate::{
         self, Carrier, Command, DataPath, Exhausted, Expect, Leg, Pinhole, PinholeId, Ports, Relay, RelayId, Want,
     },
     media::sdp::Endpoint,
-    relays::{self, Arming, CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN, Gate, LegId, OpenedSide, Peer, Side, Stream},
+    relays::{
+        self, Arming, CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN, Gate, LegId, OpenedSide, Peer, RelayError, Side,
+        Stream,
+    },
 };
 
 /// How long a binding of a call lives after its last packet, should nobody end it: its dialog does, or else the session timer of the call.
@@ -30,7 +33,11 @@ pub struct Media {
     next: u64,
     /// The legs of each stream, of caller and callee.
     open: HashMap<RelayId, [OpenedSide; 2]>,
+    /// Those that the daemon before has left, until the call of each is known.
+    left: HashMap<RelayId, [OpenedSide; 2]>,
     holes: HashMap<PinholeId, Vec<Hole>>,
+    /// Streams that are open for emergency calls: with legs and ports, and closed to everybody.
+    reserve: Vec<[OpenedSide; 2]>,
 }
 
 /// A binding of a call: its slot, and whose it was.
@@ -46,11 +53,83 @@ impl Media {
         let start = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default();
-        Media {
+        let tables = &state.kernel.tables;
+        let left = relays::streams(tables, false).into_iter();
+        let mut media = Media {
+            left: left.map(|(call, sides)| (RelayId(call), sides)).collect(),
+            reserve: relays::streams(tables, true).into_values().collect(),
             state,
             next: start.as_micros() as u64,
             open: HashMap::new(),
             holes: HashMap::new(),
+        };
+        media.see_to_reserve();
+        media
+    }
+
+    /// Opens or closes streams until as many are in reserve as are wanted, or there is no room for more.
+    fn see_to_reserve(&mut self) {
+        let wanted = self
+            .state
+            .current()
+            .config
+            .sip
+            .as_ref()
+            .map_or(0, |sip| match sip.emergency[..] {
+                [] => 0,
+                _ => sip.media.reserve as usize,
+            });
+        while self.reserve.len() > wanted
+            && let Some(legs) = self.reserve.pop()
+        {
+            self.close(legs);
+        }
+        while self.reserve.len() < wanted
+            && let Some(address) = self.address()
+        {
+            let side = || Side {
+                address,
+                peer: Peer::default(),
+            };
+            let stream = Stream {
+                call: self.number(),
+                number: relays::RESERVED,
+                pair: true,
+                classes: 0,
+                clock_rate: 0,
+                dscp: None,
+                follow: false,
+                sides: [side(), side()],
+            };
+            match self.state.relays(|relays, at| relays.open(at, &stream)) {
+                Ok(legs) => self.reserve.push(legs),
+                Err(error) => {
+                    tracing::debug!("{} of {wanted} streams are in reserve: {error}", self.reserve.len());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Opens a stream; that of an emergency call from the reserve, if there is no other way.
+    fn open(&mut self, stream: &Stream, emergency: bool) -> Result<[OpenedSide; 2], RelayError> {
+        let opened = self.state.relays(|relays, at| relays.open(at, stream));
+        match opened {
+            Err(error) if emergency => {
+                let legs = self.reserve.pop().ok_or(error)?;
+                tracing::info!(
+                    "an emergency call gets a relay that was kept for it; {} are left",
+                    self.reserve.len()
+                );
+                Ok(self.state.relays(|relays, at| relays.reopen(at, legs, stream)))
+            }
+            other => other,
+        }
+    }
+
+    fn close(&self, sides: [OpenedSide; 2]) {
+        for leg in sides.iter().flat_map(OpenedSide::legs) {
+            self.state.relays(|relays, at| relays.close(at, leg.id));
         }
     }
 
@@ -73,14 +152,7 @@ impl Media {
     fn bind(&self, inside: Ipv4Addr, port: u16, carrier: Carrier) -> Option<Hole> {
         let tables = &self.state.kernel.tables;
         let numbers = self.state.current().numbers;
-        let proto = match carrier {
-            Carrier::Udp => Proto::Udp,
-            Carrier::Tcp => Proto::Tcp,
-        };
-        let key = InsideKey {
-            proto,
-            inside: Flow::new(inside.into(), port),
-        };
+        let key = key(inside, port, carrier);
         let now = self.state.now();
         let slot = match binding::find(tables, &numbers, &key, now) {
             Some(slot) => slot,
@@ -105,6 +177,18 @@ impl Media {
         if binding::find(&self.state.kernel.tables, &numbers, &hole.key, now) == Some(hole.slot) {
             self.live_for(hole.slot, None);
         }
+    }
+
+    /// The binding that an endpoint inside has already.
+    fn bound(&self, inside: Ipv4Addr, port: u16, carrier: Carrier) -> Option<Hole> {
+        let numbers = self.state.current().numbers;
+        let key = key(inside, port, carrier);
+        let slot = binding::find(&self.state.kernel.tables, &numbers, &key, self.state.now())?;
+        Some(Hole { key, slot })
+    }
+
+    fn external(&self, hole: Hole) -> Option<Flow> {
+        binding::external_of(&self.state.kernel.tables, hole.slot)
     }
 
     fn arm(&self, legs: OpenedSide, leg: &Leg, keep: bool) {
@@ -149,13 +233,10 @@ impl Ports for Media {
             follow: true,
             sides: [side(&legs[0]), side(&legs[1])],
         };
-        let sides = self
-            .state
-            .relays(|relays, at| relays.open(at, &stream))
-            .map_err(|error| {
-                tracing::warn!("a call gets no relay: {error}");
-                Exhausted
-            })?;
+        let sides = self.open(&stream, want.emergency).map_err(|error| {
+            tracing::warn!("a call gets no relay: {error}");
+            Exhausted
+        })?;
         self.open.insert(id, sides);
         Ok(Relay {
             id,
@@ -171,9 +252,8 @@ impl Ports for Media {
         let hole = self.bind(inside.address, inside.port, want.carrier).ok_or(Exhausted)?;
         let rtcp = inside.rtcp.filter(|_| want.rtcp);
         let rtcp = rtcp.and_then(|port| self.bind(inside.address, port, want.carrier));
-        let external = |hole: Hole| binding::external_of(&self.state.kernel.tables, hole.slot);
-        let outside = external(hole).ok_or(Exhausted)?;
-        let rtcp_port = rtcp.and_then(external).map(|rtcp| rtcp.port);
+        let outside = self.external(hole).ok_or(Exhausted)?;
+        let rtcp_port = rtcp.and_then(|hole| self.external(hole)).map(|rtcp| rtcp.port);
         let id = PinholeId(self.number());
         let holes = [Some(hole), rtcp].into_iter().flatten().collect();
         let place = Pinhole {
@@ -241,16 +321,36 @@ impl DataPath for Media {
                 }
             }
             Command::CloseRelay(relay) => {
-                for leg in self.legs(relay) {
-                    self.state.relays(|relays, at| relays.close(at, leg));
+                if let Some(sides) = self.open.remove(&relay) {
+                    self.close(sides);
+                    self.see_to_reserve();
                 }
-                self.open.remove(&relay);
             }
             Command::ClosePinhole(id) => {
                 let holes = self.holes.remove(&id).unwrap_or_default();
                 holes.into_iter().for_each(|hole| self.let_go(hole));
             }
         }
+    }
+
+    fn adopt(&mut self, relay: RelayId) -> Option<bool> {
+        let legs = self.left.remove(&relay)?;
+        let leg = relays::find(&self.state.kernel.tables, legs[0].rtp.id)?;
+        self.open.insert(relay, legs);
+        Some(leg.hold)
+    }
+
+    fn adopt_pinhole(&mut self, pinhole: &Pinhole, inside: Endpoint, carrier: Carrier) -> bool {
+        let rtp = self.bound(inside.address, inside.port, carrier);
+        let outside = Flow::new(pinhole.outside.address.into(), pinhole.outside.port);
+        let Some(rtp) = rtp.filter(|hole| self.external(*hole) == Some(outside)) else {
+            return false;
+        };
+        let rtcp = inside.rtcp.filter(|_| pinhole.outside.rtcp.is_some());
+        let rtcp = rtcp.and_then(|port| self.bound(inside.address, port, carrier));
+        self.holes
+            .insert(pinhole.id, [Some(rtp), rtcp].into_iter().flatten().collect());
+        true
     }
 }
 
@@ -260,18 +360,32 @@ impl fmt::Debug for Media {
     }
 }
 
-/// Closes the relays of calls that have been silent for so long, on hold or not at all: those whose end nobody told, because the daemon that
-/// knew them has been killed, or a BYE was lost. Says how many legs were closed.
-pub fn end_silent(state: &State, after: Duration) -> usize {
-    let mut calls: HashMap<u64, bool> = HashMap::new();
+/// The streams of which no leg has heard anything for so long, and that are not on hold.
+pub fn silent(state: &State, after: Duration) -> Vec<RelayId> {
+    let mut streams: HashMap<u64, bool> = HashMap::new();
     for view in relays::views(&state.kernel.tables) {
         let silent = !view.hold && state.kernel.clock.age(view.last) >= after;
-        *calls.entry(view.call).or_insert(true) &= silent;
+        *streams.entry(view.call).or_insert(true) &= silent;
     }
-    let silent = calls.into_iter().filter(|(_, silent)| *silent);
-    silent
-        .map(|(call, _)| state.relays(|relays, at| relays.close_call(at, call)))
-        .sum()
+    let silent = streams.into_iter().filter(|(_, silent)| *silent);
+    silent.map(|(call, _)| RelayId(call)).collect()
+}
+
+/// Closes streams; says how many legs that were.
+pub fn close(state: &State, streams: &[RelayId]) -> usize {
+    let close = |stream: &RelayId| state.relays(|relays, at| relays.close_call(at, stream.0));
+    streams.iter().map(close).sum()
+}
+
+fn key(inside: Ipv4Addr, port: u16, carrier: Carrier) -> InsideKey {
+    let proto = match carrier {
+        Carrier::Udp => Proto::Udp,
+        Carrier::Tcp => Proto::Tcp,
+    };
+    InsideKey {
+        proto,
+        inside: Flow::new(inside.into(), port),
+    }
 }
 
 fn gates(leg: &Leg) -> Vec<Gate> {

@@ -37,16 +37,19 @@ pub fn read(
 }
 
 impl Sip {
-    /// Opens its sockets and starts its thread.
+    /// Opens its sockets and starts its thread. `beside_nat`: nothing is read from them until [`Server::anchor_media`].
     ///
     /// # Errors
     /// If a socket, a certificate or a file cannot be used; nothing runs then.
-    pub fn start(setup: Setup) -> Result<Sip> {
+    pub fn start(setup: Setup, beside_nat: bool) -> Result<Sip> {
         let secret = server::secret(&setup.config.secret)?;
         if let Some(store) = &setup.config.store {
             server::make_directory(store)?;
         }
-        let (server, thread) = Server::start(setup, move |setup, _, now| engine::make(setup, &secret, now))?;
+        let (server, thread) = Server::start(setup, move |setup, _, now| {
+            let engine = engine::make(setup, &secret, now)?;
+            Ok(if beside_nat { engine.wait_for_media() } else { engine })
+        })?;
         Ok(Sip {
             server,
             ended: watch_thread(thread)?,

@@ -73,7 +73,7 @@ pub async fn start(options: RunOptions, config: Config) -> Result<Started> {
         None => None,
     };
     let events = Arc::new(Events::new());
-    let sip = sip.map(Sip::start).transpose()?;
+    let sip = sip.map(|setup| Sip::start(setup, config.nat.runs())).transpose()?;
     let nat = match looked {
         Some(looked) => match start_nat(&config, looked, events.clone()) {
             Ok(nat) => Some(nat),

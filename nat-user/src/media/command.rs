@@ -53,6 +53,12 @@ pub trait Ports {
 pub trait DataPath: Ports + std::fmt::Debug + Send {
     /// Does it, at once or soon. For a place that is gone it does nothing.
     fn run(&mut self, command: Command);
+
+    /// Takes over a relay that another daemon before this one was given, and says whether it is on hold. `None`: it is not there any more.
+    fn adopt(&mut self, relay: RelayId) -> Option<bool>;
+
+    /// Takes over the binding of an endpoint inside that another daemon before this one was given. False: it is another one now, or gone.
+    fn adopt_pinhole(&mut self, pinhole: &Pinhole, inside: Endpoint, carrier: Carrier) -> bool;
 }
 
 /// What place is needed.

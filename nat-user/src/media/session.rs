@@ -7,6 +7,7 @@
 
 mod exchange;
 mod outcome;
+mod stored;
 mod table;
 #[cfg(test)]
 mod tests;

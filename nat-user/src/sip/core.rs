@@ -9,7 +9,9 @@ mod branches;
 pub mod connections;
 pub mod desk;
 mod dialogs;
+mod hang_up;
 pub mod here;
+pub mod kept;
 mod media;
 mod queries;
 mod request;
@@ -73,6 +75,7 @@ pub struct Core<R> {
     connections: Connections,
     /// `None`: session descriptions pass as they are.
     media: Option<media::Media>,
+    kept: kept::Kept,
     queries: Queries,
     timers: Timers<Due>,
     plan: DialPlan,
@@ -100,6 +103,7 @@ impl<R: Registry> Core<R> {
             dialogs: Dialogs::new(&config.proxy),
             connections: Connections::default(),
             media: None,
+            kept: kept::Kept::default(),
             queries: Queries::default(),
             timers: Timers::new(),
             plan: DialPlan::new(&config),
@@ -118,7 +122,8 @@ impl<R: Registry> Core<R> {
     /// Something happened.
     pub fn input(&mut self, input: Input, now: Time, out: &mut Vec<Command>) {
         self.take(input, now, out);
-        self.media_ends();
+        self.calls_end();
+        self.note_changes(now);
     }
 
     fn take(&mut self, input: Input, now: Time, out: &mut Vec<Command>) {
@@ -170,7 +175,12 @@ impl<R: Registry> Core<R> {
 
     /// When [`Core::tick`] is due next. `None`: nothing is waited for.
     pub fn next(&self) -> Option<Time> {
-        let all = [self.timers.next(), self.paths.next(), self.registry.next()];
+        let all = [
+            self.timers.next(),
+            self.paths.next(),
+            self.registry.next(),
+            self.kept.next(),
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -185,6 +195,7 @@ impl<R: Registry> Core<R> {
                 Due::Query(query) => self.query_due(query, now, out),
             }
         }
+        self.keep_calls(now);
         if self.registry.next().is_some_and(|next| next <= now) {
             self.registry.tick(&mut self.paths, now);
             while let Some(again) = self.registry.again(now) {
@@ -198,7 +209,8 @@ impl<R: Registry> Core<R> {
             self.registry.path_news(&action, &mut self.paths, now);
         }
         self.news = actions;
-        self.media_ends();
+        self.calls_end();
+        self.note_changes(now);
     }
 
     /// Another configuration and other listeners, after a reload. What is under way goes on as it began. Whoever owns the registry tells it

@@ -4,7 +4,9 @@
 //! user, and ends by itself if its end was lost (RFC 4028). Routing does not depend on it: what is in the Record-Route tokens
 //! suffices, also after a restart; a record only knows better where a device has moved to.
 
+mod bye;
 mod record;
+mod stored;
 
 use std::{
     collections::HashMap,
@@ -12,12 +14,15 @@ use std::{
     time::Duration,
 };
 
-pub use self::record::{Callee, Dialog, Kind, Leg, State};
+pub use self::{
+    record::{Callee, Dialog, Kind, Leg, State},
+    stored::StoredCall,
+};
 use super::{
     core::arena::{Arena, Id},
     flow::Flow,
     location::ContactId,
-    message::{HeaderName, Message, Method},
+    message::{HeaderName, Message, Method, NameAddr},
     path::{Holder, PathInfo, Paths},
     time::Time,
     timers::Timers,
@@ -56,7 +61,19 @@ pub struct Dialogs {
     calls: usize,
     longest: Duration,
     /// Those that have ended since somebody asked.
-    ended: Vec<Id>,
+    ended: Vec<Ended>,
+    /// Those that have changed since they were given to the store.
+    changed: Vec<Id>,
+    /// The last number that was given to one.
+    last: u64,
+}
+
+/// A dialog that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub id: Id,
+    /// What the store may have it by; `None`: it was never given to the store.
+    pub number: Option<u64>,
 }
 
 impl Dialogs {
@@ -69,6 +86,8 @@ impl Dialogs {
             calls: 0,
             longest: proxy.max_call_duration,
             ended: Vec::new(),
+            changed: Vec::new(),
+            last: 0,
         }
     }
 
@@ -121,9 +140,15 @@ impl Dialogs {
         if self.index.contains_key(&key) {
             return None; // another request with these tags is under way: one record is enough
         }
-        let mut caller = Leg::new(beginning.flow, beginning.behind_nat, beginning.contact);
+        let mut caller = Leg {
+            target: contact(request),
+            routes: values(request, HeaderName::RecordRoute).join(&b", "[..]).into(),
+            cseq: request.cseq().map_or(0, |cseq| cseq.number),
+            ..Leg::new(beginning.flow, beginning.behind_nat, beginning.contact)
+        };
         caller.hold(kind.holder(), paths, now);
-        let id = self.arena.insert(Dialog {
+        self.last += 1;
+        let id = self.insert(Dialog {
             kind,
             state: State::Early,
             call_id: call_id.into(),
@@ -138,15 +163,10 @@ impl Dialogs {
             established: None,
             session: None,
             alarm: Default::default(),
+            number: self.last,
             key,
+            unsaved: false,
         });
-        self.index.insert(key, id);
-        if kind == Kind::Call {
-            self.calls += 1;
-            for aor in [beginning.caller, beginning.callee].into_iter().flatten() {
-                *self.users.entry(aor.into()).or_default() += 1;
-            }
-        }
         // Early dialogs end with their final response; this is for what never gets one.
         if let Some(dialog) = self.arena.get_mut(id) {
             dialog.alarm.set(now + self.longest, timers, Due::Dialog(id));
@@ -154,12 +174,25 @@ impl Dialogs {
         Some(id)
     }
 
-    /// A response that is no failure came to the request that began this dialog, from this callee (`None`: it is no device on a flow).
+    fn insert(&mut self, dialog: Dialog) -> Id {
+        if dialog.kind == Kind::Call {
+            self.calls += 1;
+            for aor in [&dialog.caller_aor, &dialog.callee_aor].into_iter().flatten() {
+                *self.users.entry(aor.clone()).or_default() += 1;
+            }
+        }
+        let key = dialog.key;
+        let id = self.arena.insert(dialog);
+        self.index.insert(key, id);
+        id
+    }
+
+    /// A response that is no failure came to the request that began this dialog, from this callee.
     pub fn answered(
         &mut self,
         id: Id,
         response: &Message,
-        from: Option<Leg>,
+        from: Leg,
         paths: &mut Paths,
         timers: &mut Timers<Due>,
         now: Time,
@@ -192,6 +225,7 @@ impl Dialogs {
             Some(lasts) => dialog.alarm.set(now + lasts, timers, Due::Dialog(id)),
             None => self.end(id, paths, now),
         }
+        self.change(id);
     }
 
     /// A final response that is no success was given to the request that began this dialog, or that ends it.
@@ -206,19 +240,57 @@ impl Dialogs {
         let (id, side) = self.find(request)?;
         let dialog = self.arena.get_mut(id)?;
         let holder = dialog.kind.holder();
-        let leg = match side {
-            Side::Caller => Some(&mut dialog.caller),
-            Side::Callee => dialog.leg_of(request.from_tag()?),
-        };
-        if let Some(leg) = leg
+        if let Some(leg) = dialog.side_mut(side, request)
             && leg.flow != *flow
             && leg.is_device
         {
             leg.release(holder, paths, now);
             leg.flow = *flow;
             leg.hold(holder, paths, now);
+            self.change(id);
         }
+        self.count(id, side, request);
         Some(id)
+    }
+
+    /// Notes the CSeq of a request within a dialog.
+    fn count(&mut self, id: Id, side: Side, request: &Message) {
+        let (Some(dialog), Some(cseq)) = (self.arena.get_mut(id), request.cseq()) else {
+            return;
+        };
+        if let Some(leg) = dialog.side_mut(side, request)
+            && leg.cseq < cseq.number
+        {
+            leg.cseq = cseq.number;
+            self.change(id);
+        }
+    }
+
+    /// Something about a call has changed, in its dialog or in its media: the store has to know.
+    pub fn change(&mut self, id: Id) {
+        if let Some(dialog) = self.arena.get_mut(id)
+            && dialog.is_stored()
+            && !std::mem::replace(&mut dialog.unsaved, true)
+        {
+            self.changed.push(id);
+        }
+    }
+
+    /// Whether [`Dialogs::changed`] has something.
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// The calls that the store has to know of, or to know better: those that were answered or have changed since this was asked last.
+    pub fn changed(&mut self) -> Vec<Id> {
+        let mut changed = std::mem::take(&mut self.changed);
+        // What has ended meanwhile is not among them.
+        changed.retain(|id| {
+            self.arena
+                .get_mut(*id)
+                .is_some_and(|dialog| std::mem::take(&mut dialog.unsaved))
+        });
+        changed
     }
 
     /// A response to a request within this dialog is given: what ends the dialog ends it here, what goes on sets its limit anew.
@@ -237,13 +309,17 @@ impl Dialogs {
         if code < 200 {
             return;
         }
+        let side = self.find(request).map(|(_, side)| side);
         let Some(dialog) = self.arena.get_mut(id) else { return };
         let lasts = match request.method() {
             // Whatever the answer is, the one who sent it is gone (section 15.1.1).
             Some(Method::Bye) => None,
             Some(Method::Notify) if dialog.kind == Kind::Subscription => notified(request),
             Some(Method::Invite | Method::Update | Method::Subscribe) if code < 300 => match response {
-                Some(response) => dialog.lasts(response, longest),
+                Some(response) => {
+                    dialog.refresh(side, request, response);
+                    dialog.lasts(response, longest)
+                }
                 None => return,
             },
             _ => return,
@@ -252,6 +328,7 @@ impl Dialogs {
             Some(lasts) => dialog.alarm.set(now + lasts, timers, Due::Dialog(id)),
             None => self.end(id, paths, now),
         }
+        self.change(id);
     }
 
     /// The flow of the device that a request within a dialog is for, if it is reached on one.
@@ -294,7 +371,8 @@ impl Dialogs {
             return;
         };
         self.index.remove(&dialog.key);
-        self.ended.push(id);
+        let number = dialog.is_stored().then_some(dialog.number);
+        self.ended.push(Ended { id, number });
         let holder = dialog.kind.holder();
         dialog.caller.release(holder, paths, now);
         for callee in &mut dialog.callees {
@@ -314,7 +392,7 @@ impl Dialogs {
     }
 
     /// The dialogs that have ended since this was asked last.
-    pub fn ended(&mut self) -> impl Iterator<Item = Id> {
+    pub fn ended(&mut self) -> impl Iterator<Item = Ended> {
         self.ended.drain(..)
     }
 
@@ -346,6 +424,18 @@ fn notified(request: &Message) -> Option<Duration> {
         .get("expires")
         .and_then(super::message::number);
     Some(expires.map_or(UNTOLD, Duration::from_secs) + GRACE)
+}
+
+/// The URI of the first Contact; empty if there is none.
+pub fn contact(message: &Message) -> Box<[u8]> {
+    let item = message.items(HeaderName::Contact).next();
+    let contact = item.and_then(|item| NameAddr::parse(message, item.span));
+    contact.map(|contact| contact.uri).unwrap_or_default().into()
+}
+
+/// The values of a header, one by one.
+fn values(message: &Message, name: HeaderName) -> Vec<&[u8]> {
+    message.items(name).map(|item| message.text(item.span)).collect()
 }
 
 fn address(request: &Message, name: HeaderName) -> Box<[u8]> {
@@ -387,13 +477,54 @@ impl Leg {
 
 impl Dialog {
     /// The leg of a callee, made if it is not there.
-    fn callee(&mut self, tag: &[u8], from: Option<Leg>, paths: &mut Paths, now: Time) {
-        if self.callees.iter().any(|callee| *callee.tag == *tag) || self.callees.len() >= 64 {
+    fn callee(&mut self, tag: &[u8], mut leg: Leg, paths: &mut Paths, now: Time) {
+        if let Some(known) = self.leg_of(tag) {
+            // Only what is final must say where it is reached (section 12.1.2).
+            if !leg.target.is_empty() {
+                (known.target, known.routes) = (leg.target, leg.routes);
+            }
             return;
         }
-        let mut leg = from.unwrap_or(Leg::elsewhere(self.caller.flow));
+        if self.callees.len() >= 64 {
+            return;
+        }
         leg.hold(self.kind.holder(), paths, now);
         self.callees.push(Callee { tag: tag.into(), leg });
+    }
+
+    /// The side that sends a request.
+    fn side_mut(&mut self, side: Side, request: &Message) -> Option<&mut Leg> {
+        match side {
+            Side::Caller => Some(&mut self.caller),
+            Side::Callee => self.leg_of(request.from_tag()?),
+        }
+    }
+
+    /// A request that refreshes the remote targets was accepted (section 12.2): `side` has sent it.
+    fn refresh(&mut self, side: Option<Side>, request: &Message, response: &Message) {
+        let callee = match side {
+            Some(Side::Caller) => request.to_tag(),
+            Some(Side::Callee) => request.from_tag(),
+            None => None,
+        };
+        let (of_caller, of_callee) = match side {
+            Some(Side::Callee) => (response, request),
+            _ => (request, response),
+        };
+        let (of_caller, of_callee) = (contact(of_caller), contact(of_callee));
+        if let Some(leg) = callee.and_then(|tag| self.leg_of(tag)) {
+            if !of_callee.is_empty() {
+                leg.target = of_callee;
+            }
+            if !of_caller.is_empty() {
+                self.caller.target = of_caller;
+            }
+        }
+    }
+
+    /// Whether it outlives the daemon: calls that were answered do.
+    fn is_stored(&self) -> bool {
+        self.kind == Kind::Call && self.state == State::Confirmed
     }
 
     fn leg_of(&mut self, tag: &[u8]) -> Option<&mut Leg> {

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     config::sip::{ListenAddress, Sip},
-    store::{Batch, Kind, Store, Writer, redb::NO_LISTENER},
+    store::{Batch, CallChanges, Kind, Store, Writer, redb::NO_LISTENER},
 };
 
 /// How long a change waits for being written, so that many go together.
@@ -73,6 +73,8 @@ pub struct Directory {
     written: Time,
     /// A batch that the writer did not take.
     unwritten: Batch,
+    /// Calls that have changed since the last batch.
+    calls: CallChanges,
     /// Room for an address of record.
     aor: String,
 }
@@ -95,16 +97,23 @@ impl Directory {
             writer: None,
             written: now,
             unwritten: Batch::default(),
+            calls: CallChanges::default(),
             aor: String::new(),
             config,
         }
     }
 
-    /// Takes back what a store holds, and keeps what changes from now on in it. Says how many contacts there were.
+    /// Takes the registrations back that a store holds, and keeps what changes from now on in it. Says how many contacts there were, and gives the
+    /// numbers and records of calls.
     ///
     /// # Errors
     /// If it cannot be read, or there is no room for a thread.
-    pub fn keep_in(&mut self, mut store: impl Store + 'static, paths: &mut Paths, now: Time) -> anyhow::Result<usize> {
+    pub fn keep_in(
+        &mut self,
+        mut store: impl Store + 'static,
+        paths: &mut Paths,
+        now: Time,
+    ) -> anyhow::Result<(usize, Vec<(u64, Vec<u8>)>)> {
         let (location, edge) = (&mut self.location, &mut self.edge);
         let mut damaged = 0;
         store.load(&mut |loaded| {
@@ -126,8 +135,10 @@ impl Directory {
                 "registrations in the store cannot be read; their devices will register again"
             );
         }
+        let mut calls = Vec::new();
+        store.load_calls(&mut |number, record| calls.push((number, record.to_vec())))?;
         self.writer = Some(Writer::start(store).context("cannot start the thread that writes registrations")?);
-        Ok(self.location.len())
+        Ok((self.location.len(), calls))
     }
 
     /// Hands over what has changed, if the writer takes it.
@@ -136,6 +147,7 @@ impl Directory {
             // Nobody keeps them.
             self.location.take_changes();
             self.edge.take_changes();
+            self.calls = CallChanges::default();
             return;
         };
         self.written = now;
@@ -146,6 +158,7 @@ impl Directory {
         if batch.is_empty() {
             batch.registrations = self.location.take_changes();
             batch.edge = self.edge.take_changes();
+            batch.calls = std::mem::take(&mut self.calls);
         }
         if let Err(batch) = writer.write(batch) {
             self.unwritten = batch;
@@ -153,7 +166,10 @@ impl Directory {
     }
 
     fn has_unwritten(&self) -> bool {
-        self.location.has_changes() || self.edge.location().has_changes() || !self.unwritten.is_empty()
+        self.location.has_changes()
+            || self.edge.location().has_changes()
+            || !self.calls.is_empty()
+            || !self.unwritten.is_empty()
     }
 
     fn users_of(&self, domain: DomainId) -> Option<&Arc<Users>> {
@@ -452,6 +468,14 @@ impl Registry for Directory {
         }
     }
 
+    fn keeps_calls(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    fn keep_calls(&mut self, changes: CallChanges) {
+        self.calls.append(changes);
+    }
+
     fn edge(&self, user: &[u8]) -> Option<(Flow, Bytes)> {
         self.edge.find(user)
     }
@@ -523,6 +547,7 @@ impl Drop for Directory {
         if batch.is_empty() {
             batch.registrations = self.location.take_changes();
             batch.edge = self.edge.take_changes();
+            batch.calls = std::mem::take(&mut self.calls);
         }
         if let Err(error) = writer.finish(batch) {
             tracing::error!("the last registrations were not written: {error}");

@@ -56,14 +56,26 @@ pub trait Office: Registry {
 /// The core, driven by the transport.
 pub struct Engine<R: Office> {
     core: Core<R>,
+    /// A NAT is about to run beside the server.
+    waits_for_media: bool,
 }
 
 impl<R: Office> Engine<R> {
     pub fn new(core: Core<R>) -> Engine<R> {
-        Engine { core }
+        Engine {
+            core,
+            waits_for_media: false,
+        }
     }
 
-    fn answer(&mut self, query: Query, now: Time) {
+    /// Reads nothing until there is a data path for media ([`Query::AnchorMedia`]): a call that passed before would go without, and one of before a
+    /// restart would lose what it has.
+    pub fn wait_for_media(mut self) -> Engine<R> {
+        self.waits_for_media = true;
+        self
+    }
+
+    fn answer(&mut self, query: Query, now: Time, out: &mut Vec<Command>) {
         // Whoever asked may be gone; an answer that finds nobody is no error, here and below.
         match query {
             Query::Registrations(list) => self.registrations(list, now),
@@ -86,7 +98,13 @@ impl<R: Office> Engine<R> {
             Query::Snapshot(reply) => {
                 let _ = reply.send(Box::new(self.snapshot(now)));
             }
-            Query::AnchorMedia(policy, path) => self.core.anchor_media(policy, path),
+            Query::AnchorMedia(policy, path) => {
+                self.core.anchor_media(policy, path, now);
+                self.waits_for_media = false;
+            }
+            Query::SilentMedia(silent, reply) => {
+                let _ = reply.send(self.core.media_silent(&silent, now, out));
+            }
             Query::MediaPolicy(policy) => self.core.media_policy(policy),
             Query::Configure(setup, reply) => {
                 self.core.configure(setup.config.clone(), setup.places().collect(), now);
@@ -232,6 +250,13 @@ fn page<T, R>(
     Page { records, next: None }
 }
 
+impl<R: Office> Drop for Engine<R> {
+    /// Calls go on when the daemon stops.
+    fn drop(&mut self) {
+        self.core.keep_calls(Time::MAX);
+    }
+}
+
 impl<R: Office + 'static> transport::Engine for Engine<R> {
     type Call = Query;
 
@@ -255,8 +280,12 @@ impl<R: Office + 'static> transport::Engine for Engine<R> {
         path != path::State::Idle || self.core.servers().iter().any(answers)
     }
 
-    fn call(&mut self, call: Query, now: Time, _: &mut Vec<Command>) {
-        self.answer(call, now);
+    fn is_ready(&self) -> bool {
+        !self.waits_for_media
+    }
+
+    fn call(&mut self, call: Query, now: Time, out: &mut Vec<Command>) {
+        self.answer(call, now, out);
     }
 }
 
@@ -272,9 +301,11 @@ pub fn make(setup: Setup, secret: &[u8; 32], now: Time) -> Result<Engine<Directo
     let mut fresh = [0; 32];
     getrandom::fill(&mut fresh).map_err(|error| anyhow!("the system gives no random numbers for prompts: {error}"))?;
     let mut paths = Paths::new(path::Settings::of(config), fresh);
+    let mut calls = Vec::new();
     if let Some(file) = &config.store {
         let store = RedbStore::open(file, &directory::names(&setup))?;
-        let contacts = directory.keep_in(store, &mut paths, now)?;
+        let contacts;
+        (contacts, calls) = directory.keep_in(store, &mut paths, now)?;
         tracing::info!(contacts, "registrations of before are back");
     }
     directory.put_fixed(&mut paths, now);
@@ -283,5 +314,14 @@ pub fn make(setup: Setup, secret: &[u8; 32], now: Time) -> Result<Engine<Directo
         listeners: setup.places().collect(),
         secret: secret.to_vec(),
     };
-    Ok(Engine::new(Core::new(beginning, paths, directory)))
+    let mut core = Core::new(beginning, paths, directory);
+    let stored = calls.len();
+    let back = calls
+        .iter()
+        .filter(|(number, record)| core.restore_call(*number, record, now))
+        .count();
+    if stored > 0 {
+        tracing::info!(calls = back, over = stored - back, "calls of before are back");
+    }
+    Ok(Engine::new(core))
 }

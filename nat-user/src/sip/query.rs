@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     config::sip::Sip,
-    media::{command::DataPath, policy::Policy},
+    media::{
+        command::{DataPath, RelayId},
+        policy::Policy,
+    },
     records::{BanRecord, DialogRecord, PathRecord, RegistrationRecord, TransactionRecord},
 };
 
@@ -52,6 +55,9 @@ pub enum Query {
     AnchorMedia(Policy, Box<dyn DataPath>),
     /// Another policy, for calls that begin from now on.
     MediaPolicy(Policy),
+    /// Streams of which nothing has been heard for `sip.media.timeout`; see [`Core::media_silent`](super::core::Core::media_silent). Answers
+    /// those that belong to no call.
+    SilentMedia(Vec<RelayId>, Reply<Vec<RelayId>>),
 }
 
 /// What the core runs with: the configuration and the files that it names, read and found valid.

@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     config::sip::{Domain, ListenAddress, Listener, Sip},
-    media::{command::DataPath, policy::Policy},
+    media::{
+        command::{DataPath, RelayId},
+        policy::Policy,
+    },
 };
 
 /// Entries that are looked at for one page of a list: some 100 µs of the server's time.
@@ -164,6 +167,16 @@ impl Server {
     /// If the server has ended.
     pub async fn anchor_media(&self, policy: Policy, path: Box<dyn DataPath>) -> Result<()> {
         self.handle.call(Query::AnchorMedia(policy, path)).await
+    }
+
+    /// Ends the calls whose media is silent; see [`Query::SilentMedia`]. Says which streams belong to no call.
+    ///
+    /// # Errors
+    /// If the server has ended.
+    pub async fn end_silent(&self, silent: Vec<RelayId>) -> Result<Vec<RelayId>> {
+        let (reply, answer) = oneshot::channel();
+        self.handle.call(Query::SilentMedia(silent, reply)).await?;
+        answer.await.context("the SIP server has ended; its log says why")
     }
 
     /// Takes another policy for media; see [`Server::anchor_media`].

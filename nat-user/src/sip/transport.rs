@@ -62,6 +62,11 @@ pub trait Engine: 'static {
     /// unless so, and asked again after the same time.
     fn uses(&self, flow: &Flow) -> bool;
 
+    /// Whether what comes may be read already. What is not read waits in the sockets; asked after each [`Engine::call`].
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// Another thread asks for something.
     fn call(&mut self, call: Self::Call, now: Time, out: &mut Vec<Command>);
 }

@@ -4,7 +4,7 @@
 //! holds thousands, so that a refresh costs a few bytes at the end of the file and no page of its own. When the journal is some times as long as
 //! there are contacts, it is written anew with the last refresh of each.
 //!
-//! Tables: `meta` (schema version, listeners by their ids), and for each [`Kind`] one of contacts and one journal.
+//! Tables: `meta` (schema version, listeners by their ids), for each [`Kind`] one of contacts and one journal, and one of calls.
 
 use std::{
     fs::{self, OpenOptions},
@@ -20,8 +20,9 @@ use redb::{
 };
 use rustc_hash::FxHashMap;
 
-use super::{Batch, Kind, Loaded, Store, StoreError};
+use super::{Batch, CallChanges, Kind, Loaded, Store, StoreError};
 use crate::sip::{
+    core::kept,
     flow::ListenerId,
     location::{
         Number,
@@ -68,6 +69,9 @@ struct Journal {
     /// The greatest number in it when the file was opened: numbers up to here may be used again.
     greatest: u64,
 }
+
+/// Records of calls by their numbers. Files of sipnats that knew no calls get it when they are opened.
+const CALLS: Table = TableDefinition::new("calls");
 
 type Table = TableDefinition<'static, u64, &'static [u8]>;
 
@@ -133,6 +137,15 @@ impl RedbStore {
         Ok(())
     }
 
+    fn read_calls(&self, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_read()?;
+        for entry in transaction.open_table(CALLS)?.iter()? {
+            let (number, bytes) = entry?;
+            each(number.value(), bytes.value());
+        }
+        Ok(())
+    }
+
     fn commit(&mut self, batch: &Batch) -> Result<(), redb::Error> {
         let mut journals = self.journals;
         let transaction = self.database.begin_write()?;
@@ -141,6 +154,7 @@ impl RedbStore {
                 .open_table(META)?
                 .insert("listeners", listeners.join("\n").as_bytes())?;
         }
+        put_calls(&transaction, &batch.calls)?;
         for kind in Kind::ALL {
             let changes = batch.of(kind);
             let journal = &mut journals[kind as usize];
@@ -161,6 +175,13 @@ impl RedbStore {
 impl Store for RedbStore {
     fn load(&mut self, each: &mut dyn FnMut(Loaded<'_>)) -> Result<(), StoreError> {
         match catch_unwind(AssertUnwindSafe(|| self.read(each))) {
+            Ok(result) => result.map_err(|error| failed(&self.path, &error)),
+            Err(_) => Err(damaged(&self.path)),
+        }
+    }
+
+    fn load_calls(&mut self, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), StoreError> {
+        match catch_unwind(AssertUnwindSafe(|| self.read_calls(each))) {
             Ok(result) => result.map_err(|error| failed(&self.path, &error)),
             Err(_) => Err(damaged(&self.path)),
         }
@@ -276,37 +297,65 @@ fn prepare(database: &Database, listeners: &[String]) -> Result<[Journal; Kind::
             }
         }
     }
+    transaction.open_table(CALLS)?;
     let before: Vec<&str> = before
         .as_deref()
         .map_or(Vec::new(), |before| before.split('\n').collect());
     if before.iter().zip(listeners).any(|(before, now)| before != now) || before.len() > listeners.len() {
         for kind in Kind::ALL {
-            translate(&transaction, kind, &before, listeners)?;
+            translate(&transaction, tables(kind).0, |bytes| {
+                let mut stored = StoredContact::decode(bytes)?;
+                let flow = stored.contact.flow.as_mut()?;
+                flow.listener = today(flow.listener, &before, listeners);
+                Some(stored.encode())
+            })?;
         }
+        translate(&transaction, CALLS, |bytes| {
+            kept::translate(bytes, |listener| today(listener, &before, listeners))
+        })?;
     }
     transaction.commit()?;
     Ok(journals)
 }
 
-/// Gives the flows of all contacts the ids that their listeners have today.
-fn translate(transaction: &WriteTransaction, kind: Kind, before: &[&str], now: &[String]) -> Result<(), redb::Error> {
-    let mut contacts = transaction.open_table(tables(kind).0)?;
-    let numbers: Vec<u64> = contacts
+/// Gives the flows of all records in a table the ids that their listeners have today. `None`: the record stays as it is.
+fn translate(
+    transaction: &WriteTransaction,
+    table: Table,
+    translated: impl Fn(&[u8]) -> Option<Vec<u8>>,
+) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(table)?;
+    let numbers: Vec<u64> = table
         .iter()?
         .map(|entry| Ok(entry?.0.value()))
         .collect::<Result<_, StorageError>>()?;
     for number in numbers {
-        let Some(bytes) = contacts.get(number)?.map(|bytes| bytes.value().to_vec()) else {
-            continue;
-        };
-        let Some(mut stored) = StoredContact::decode(&bytes) else {
-            continue;
-        };
-        let Some(flow) = &mut stored.contact.flow else { continue };
-        let name = before.get(usize::from(flow.listener.0));
-        let place = now.iter().position(|now| Some(&now.as_str()) == name);
-        flow.listener = place.map_or(NO_LISTENER, |place| ListenerId(place as u16));
-        contacts.insert(number, stored.encode().as_slice())?;
+        let new = table.get(number)?.and_then(|bytes| translated(bytes.value()));
+        if let Some(new) = new {
+            table.insert(number, new.as_slice())?;
+        }
+    }
+    Ok(())
+}
+
+/// The id that a listener has today.
+fn today(listener: ListenerId, before: &[&str], now: &[String]) -> ListenerId {
+    let name = before.get(usize::from(listener.0));
+    let place = now.iter().position(|now| Some(&now.as_str()) == name);
+    place.map_or(NO_LISTENER, |place| ListenerId(place as u16))
+}
+
+fn put_calls(transaction: &WriteTransaction, changes: &CallChanges) -> Result<(), redb::Error> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let mut calls = transaction.open_table(CALLS)?;
+    for (number, record) in &changes.calls {
+        calls.insert(*number, record.as_slice())?;
+    }
+    // A call does not come back, so what has ended ends last.
+    for number in &changes.gone {
+        calls.remove(*number)?;
     }
     Ok(())
 }

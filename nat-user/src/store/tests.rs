@@ -107,7 +107,7 @@ fn what_is_written_is_there_again() {
                 contacts: vec![contact(1, 1)],
                 ..Changes::default()
             },
-            listeners: None,
+            ..Batch::default()
         };
         store.write(&batch).unwrap();
         let later = Batch {
@@ -353,6 +353,56 @@ fn a_crash_loses_nothing_that_was_written() {
     }
 }
 
+fn calls(store: &mut RedbStore) -> BTreeMap<u64, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    store
+        .load_calls(&mut |number, record| drop(all.insert(number, record.to_vec())))
+        .unwrap();
+    all
+}
+
+fn of_calls(calls: &[(u64, &[u8])], gone: &[u64]) -> Batch {
+    Batch {
+        calls: CallChanges {
+            calls: calls
+                .iter()
+                .map(|(number, record)| (*number, record.to_vec()))
+                .collect(),
+            gone: gone.to_vec(),
+        },
+        ..Batch::default()
+    }
+}
+
+#[test]
+fn calls_are_there_until_they_end() {
+    let scratch = Scratch::new("calls");
+    {
+        let mut store = open(&scratch.file());
+        store.write(&of_calls(&[(1, b"one"), (2, b"two")], &[])).unwrap();
+        store.write(&of_calls(&[(2, b"later"), (3, b"")], &[1, 3, 9])).unwrap();
+        assert_eq!(calls(&mut store), BTreeMap::from([(2, b"later".to_vec())]));
+    }
+    // What is no record of ours stays what it is, also where listeners have others' ids now.
+    let mut moved = RedbStore::open(&scratch.file(), &listeners(&["tls 3"])).unwrap();
+    assert_eq!(calls(&mut moved).len(), 1);
+    drop(moved);
+    // A file of a sipnat that knew no calls.
+    let database = Database::open(scratch.file()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    assert!(
+        transaction
+            .delete_table(TableDefinition::<u64, &[u8]>::new("calls"))
+            .unwrap()
+    );
+    transaction.commit().unwrap();
+    drop(database);
+    let mut old = open(&scratch.file());
+    assert_eq!(calls(&mut old).len(), 0);
+    old.write(&of_calls(&[(4, b"new")], &[])).unwrap();
+    assert_eq!(calls(&mut old).len(), 1);
+}
+
 /// A disk that is full for some time.
 struct Flaky {
     failures: u32,
@@ -361,6 +411,10 @@ struct Flaky {
 
 impl Store for Flaky {
     fn load(&mut self, _: &mut dyn FnMut(Loaded<'_>)) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn load_calls(&mut self, _: &mut dyn FnMut(u64, &[u8])) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -139,6 +139,7 @@ fn run(mut store: impl Store, inbox: &Receiver<Batch>, shared: &Shared) {
 /// Adds a later batch to one that could not be written.
 fn merge(batch: &mut Batch, later: Batch) {
     batch.listeners = later.listeners.or(batch.listeners.take());
+    batch.calls.append(later.calls);
     for (changes, mut more) in [
         (&mut batch.registrations, later.registrations),
         (&mut batch.edge, later.edge),

@@ -6,10 +6,12 @@
 
 mod abuse;
 mod calls;
+mod chaos;
 mod connections;
 mod document;
 mod down;
 mod files;
+mod lives;
 mod media;
 mod passwords;
 mod paths;

@@ -2,7 +2,9 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use super::{Auth, DigestAlgorithm, Fork, Media, Observe, Paths, Prompt, Proxy, RecordRoute, Registrar, SipLimits};
+use super::{
+    Auth, DigestAlgorithm, Fork, Media, Observe, Paths, Prompt, Proxy, RecordRoute, Registrar, SipLimits, TimeoutEnds,
+};
 use crate::{
     config::{Prefix, Rate},
     media::{
@@ -41,6 +43,8 @@ impl Default for Media {
             ice: IceMode::Replace,
             gate_prefix: 32,
             timeout: Duration::from_secs(300),
+            timeout_ends: TimeoutEnds::Call,
+            reserve: 2,
             max_streams: 32,
             inside: None,
         }

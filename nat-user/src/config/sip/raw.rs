@@ -11,7 +11,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Callers, DigestAlgorithm, Fork, Prompt, RecordRoute, Role,
+    Callers, DigestAlgorithm, Fork, Prompt, RecordRoute, Role, TimeoutEnds,
     uri::{Host, Uri},
 };
 use crate::{
@@ -191,6 +191,8 @@ pub struct Media {
     pub ice: Option<IceMode>,
     pub gate_prefix: At<i64>,
     pub timeout: At<Text<Duration>>,
+    pub timeout_ends: Option<TimeoutEnds>,
+    pub reserve: At<i64>,
     pub max_streams: At<i64>,
     pub inside: Option<Vec<Spanned<Text<Prefix>>>>,
 }

@@ -210,6 +210,8 @@ fn everything_can_be_said() {
         ice = "remove"
         gate_prefix = 24
         timeout = "90s"
+        timeout_ends = "media"
+        reserve = 0
         max_streams = 1
         inside = ["192.168.1.0/24", "192.168.2.0/24"]
     "#);
@@ -257,6 +259,8 @@ fn everything_can_be_said() {
         ice: IceMode::Remove,
         gate_prefix: 24,
         timeout: Duration::from_secs(90),
+        timeout_ends: TimeoutEnds::Media,
+        reserve: 0,
         max_streams: 1,
         inside: Some(
             ["192.168.1.0/24", "192.168.2.0/24"]
@@ -391,6 +395,8 @@ const BEHIND_MINIMAL: &[Wrong] = &[
     ("[sip.media]\nsame_nat = \"relay\"", Some((9, 12)), "unknown variant `relay`", "one of the values"),
     ("[sip.media]\nice = true", Some((9, 7)), "", ""),
     ("[sip.media]\ngate_prefix = 8", Some((9, 15)), "RFC 7362 section 4", "24 to 32"),
+    ("[sip.media]\ntimeout_ends = \"all\"", Some((9, 16)), "unknown variant `all`", "one of the values"),
+    ("[sip.media]\nreserve = 1001", Some((9, 11)), "1001 streams", "0 to 1000"),
     ("[sip.media]\nmax_streams = 0", Some((9, 15)), "0 m= lines", "1 to 256"),
     ("[sip.media]\ninside = [\"10.0.0.1\", \"10.0.0.0/8\"]", Some((9, 23)), "overlaps", "the wider one"),
     ("[sip.media]\ninside = [\"10.0.0.0/33\"]", Some((9, 11)), "", "192.0.2.0/24"),

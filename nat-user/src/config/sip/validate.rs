@@ -717,6 +717,14 @@ fn media(raw: raw::Media) -> Result<Media, Fault> {
             "sip.media.timeout",
             "speakers that detect silence send nothing for seconds; streams on hold are not counted",
         )?,
+        timeout_ends: raw.timeout_ends.unwrap_or(default.timeout_ends),
+        reserve: number(
+            raw.reserve,
+            default.reserve,
+            0..=1000,
+            "sip.media.reserve",
+            "streams (each keeps 4 legs of nat.relay_legs and 4 ports from others)",
+        )?,
         max_streams: number(
             raw.max_streams,
             default.max_streams,

@@ -1,5 +1,7 @@
 //! The streams of one fork and their places.
 
+mod stored;
+
 use smallvec::SmallVec;
 
 use super::{Left, Lie, Passed, Passing, Refusal, Why};
@@ -273,7 +275,13 @@ impl Table {
         }
         // What is in force stays so until there is an answer.
         self.lines[index].get_or_insert(id);
-        let told = self.tell(id, &said, work)?;
+        let told = match self.tell(id, &said, work) {
+            Err(Stop::Refused(_)) if work.emergency && fresh.contains(&id) => {
+                self.relay_instead(id, &said, work)?;
+                self.tell(id, &said, work)?
+            }
+            told => told?,
+        };
         Ok((Some((id, said)), told))
     }
 
@@ -304,6 +312,15 @@ impl Table {
         };
         stream.said[side.index()] = Some(said.clone());
         Ok(self.streams.insert(stream))
+    }
+
+    /// An emergency call finds no port for a binding: the relay has some in reserve.
+    fn relay_instead(&mut self, id: Id, said: &Said, work: &mut Work<'_>) -> Result<(), Stop> {
+        if let Some(stream) = self.streams.get_mut(id).filter(|_| said.carrier == Carrier::Udp) {
+            let want = work.want(said, ordered(work.passing.from, said.end, End::Unknown));
+            stream.way = Way::Relay(work.ports.relay(&want, stream.legs, said.expect)?);
+        }
+        Ok(())
     }
 
     /// What the other side is told of a stream: the alias that faces it, or the binding of who speaks.

@@ -515,7 +515,9 @@ impl<R: Registry> Core<R> {
                 _ => {}
             }
         }
-        self.metrics.response_out(method, code);
+        if !self.servers.get(server).is_some_and(|server| server.own) {
+            self.metrics.response_out(method, code);
+        }
         self.servers
             .respond(server, code, bytes, &self.connections, &mut self.timers, now, out);
     }

@@ -4,12 +4,13 @@ use super::{Core, Id, seam::Registry};
 use crate::{
     config::sip::RecordRoute,
     sip::{
-        dialog::{Beginning, Leg},
+        dialog::{self, Beginning, Leg},
         flow::Flow,
-        message::{Edits, Message, Method},
+        message::{Edits, HeaderName, Message, Method, NameAddr},
         proxy::{Way, nat},
         redirect,
         time::Time,
+        token,
     },
 };
 
@@ -65,24 +66,46 @@ impl<R: Registry> Core<R> {
         let Some((context, branch)) = self.branch(id, index) else {
             return edits;
         };
-        let device = match branch.target.way {
-            Way::Flow { flow: to, nat, .. } => Some(Leg::new(to, nat, branch.target.contact)),
-            Way::Uri => None,
+        let leg = match branch.target.way {
+            Way::Flow { flow: to, nat, .. } => Leg::new(to, nat, branch.target.contact),
+            Way::Uri => Leg::elsewhere(context.flow),
         };
         let (method, within, dialog) = (context.method, context.within, context.dialog);
-        if device.as_ref().is_some_and(|leg| leg.behind_nat) && branch.target.path.is_empty() {
+        if leg.behind_nat && branch.target.path.is_empty() {
             self.reachable_contact(method, message, flow, &mut edits);
         }
         let Some(dialog) = dialog.filter(|_| !within) else {
             return edits; // what is within a dialog is told when it is given
         };
+        let leg = Leg {
+            target: dialog::contact(message),
+            routes: self.routes_beyond(message),
+            ..leg
+        };
         self.dialogs
-            .answered(dialog, message, device, &mut self.paths, &mut self.timers, now);
+            .answered(dialog, message, leg, &mut self.paths, &mut self.timers, now);
         // Without Record-Route nothing of the dialog comes by here any more.
         if message.code().is_some_and(|code| code >= 200) && self.config.proxy.record_route == RecordRoute::Never {
             self.dialogs.end(dialog, &mut self.paths, now);
         }
         edits
+    }
+
+    /// The route set of a response from here on: the Record-Routes of those behind us, turned round (section 12.1.2).
+    fn routes_beyond(&self, response: &Message) -> Box<[u8]> {
+        let is_ours = |value: &NameAddr<'_>| {
+            let local = std::net::SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
+            value
+                .parsed()
+                .is_some_and(|uri| uri.user.is_some_and(token::is_dialog_token) && self.is_ours(&uri, local))
+        };
+        let values = response.items(HeaderName::RecordRoute);
+        let mut beyond: Vec<&[u8]> = values
+            .take_while(|item| !NameAddr::parse(response, item.span).is_some_and(|value| is_ours(&value)))
+            .map(|item| response.text(item.span))
+            .collect();
+        beyond.reverse();
+        beyond.join(&b", "[..]).into()
     }
 
     pub(super) fn dialog_due(&mut self, id: Id, now: Time) {

@@ -1,15 +1,15 @@
 //! Where the core hands calls to [`media`](crate::media): session descriptions that pass, and branches and calls that end.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Core, Id, seam::Registry};
 use crate::{
     config::sip::{RecordRoute, Sip},
     media::{
-        command::{DataPath, Side},
+        command::{DataPath, RelayId, Side},
         end::Reach,
         policy::Policy,
         session::{Passing, Refusal, Session},
@@ -25,6 +25,7 @@ use crate::{
         },
         time::Time,
     },
+    store::codec::{Reader, Stored, stored},
 };
 
 /// The fork of what belongs to a dialog already.
@@ -45,10 +46,14 @@ pub(super) struct Media {
 
 /// A call's media and where its parties are.
 #[derive(Debug)]
-struct Call {
+pub(super) struct Call {
     session: Session,
     caller: Reach,
     callees: Vec<Callee>,
+    /// When somebody first asked whether it is silent, after the last description that passed: what was on hold was not silent before.
+    since: Option<Time>,
+    /// Both sides have been sent a BYE.
+    hung_up: bool,
 }
 
 #[derive(Debug)]
@@ -72,13 +77,25 @@ struct Turn<'a> {
 
 impl<R: Registry> Core<R> {
     /// Media of calls that begin from now on goes through `path` where `policy` says so. Without this, session descriptions pass as they are.
-    pub fn anchor_media(&mut self, policy: Policy, path: Box<dyn DataPath>) {
-        self.media = Some(Media {
+    /// Calls of before a restart take their places over.
+    pub fn anchor_media(&mut self, policy: Policy, path: Box<dyn DataPath>, now: Time) {
+        let mut media = Media {
             policy,
             path,
             calls: FxHashMap::default(),
             left: BTreeMap::new(),
-        });
+        };
+        for (id, record) in self.kept.wake() {
+            let goes_on = media.adopt(id, &record);
+            if self.dialogs.get(id).is_none() {
+                media.end(id, None); // it has ended before its media was known
+            } else if !goes_on {
+                self.dialogs.end(id, &mut self.paths, now);
+            }
+        }
+        self.media = Some(media);
+        self.calls_end();
+        self.note_changes(now);
     }
 
     /// Another policy, for calls that begin from now on.
@@ -97,6 +114,10 @@ impl<R: Registry> Core<R> {
     /// The media of a call, by its dialog.
     pub fn media_of(&self, dialog: Id) -> Option<&Session> {
         Some(&self.media.as_ref()?.calls.get(&dialog)?.session)
+    }
+
+    pub(super) fn media_call(&self, dialog: Id) -> Option<&Call> {
+        self.media.as_ref()?.calls.get(&dialog)
     }
 
     /// A request is about to leave on a branch: what changes in it.
@@ -158,6 +179,7 @@ impl<R: Registry> Core<R> {
             };
             // An ACK cannot be refused: it passes as it is.
             let _ = media.passes(dialog, &turn, false, &mut edits);
+            self.dialogs.change(dialog);
         }
         edits
     }
@@ -222,10 +244,13 @@ impl<R: Registry> Core<R> {
     }
 
     /// Dialogs have ended, and their media with them.
-    pub(super) fn media_ends(&mut self) {
-        for dialog in self.dialogs.ended() {
+    pub(super) fn calls_end(&mut self) {
+        for ended in self.dialogs.ended() {
             if let Some(media) = &mut self.media {
-                media.end(dialog, None);
+                media.end(ended.id, None);
+            }
+            if let Some(number) = ended.number {
+                self.kept.forget(number);
             }
         }
     }
@@ -238,11 +263,14 @@ impl Media {
                 session: Session::new(self.policy.clone(), emergency),
                 caller,
                 callees: Vec::new(),
+                since: None,
+                hung_up: false,
             });
         }
         let Some(call) = self.calls.get_mut(&dialog) else {
             return Ok(()); // it began before media was our business
         };
+        call.since = None;
         let Some((sender, receiver)) = call.reaches(turn) else {
             return Ok(());
         };
@@ -261,6 +289,56 @@ impl Media {
             *self.left.entry(left.name()).or_default() += 1;
         }
         Ok(())
+    }
+
+    /// Takes over the media of a call of before a restart, as far as the data path still has it. False: it is all gone, so the call is over.
+    fn adopt(&mut self, dialog: Id, record: &[u8]) -> bool {
+        let Some(mut call) = Call::of_record(record, self.policy.clone()) else {
+            tracing::warn!("the media of a call in the store cannot be read; its relays end when they are silent");
+            return true;
+        };
+        let goes_on = call.session.adopt(&mut *self.path);
+        self.calls.insert(dialog, call);
+        goes_on
+    }
+
+    /// To be asked again and again, with the streams of which nothing has been heard for so long: takes those out that are of a call, and says which
+    /// calls have no others.
+    pub(super) fn silent(&mut self, silent: &mut FxHashSet<RelayId>, timeout: Duration, now: Time) -> Vec<Id> {
+        let all = silent.clone();
+        let mut over = Vec::new();
+        for (dialog, call) in &mut self.calls {
+            let since = *call.since.get_or_insert(now);
+            let (mut streams, mut quiet) = (0, 0);
+            for stream in call.session.streams() {
+                streams += 1;
+                // Where media goes by itself, or by a binding, nobody knows.
+                if let Some(relay) = stream.relay.filter(|relay| all.contains(&relay.id)) {
+                    silent.remove(&relay.id);
+                    quiet += 1;
+                }
+            }
+            if quiet > 0 && quiet == streams && now.since(since) >= timeout && !call.hung_up {
+                over.push(*dialog);
+            }
+        }
+        over
+    }
+
+    /// Both sides of a call are sent a BYE: not once more.
+    pub(super) fn hung_up(&mut self, dialog: Id) {
+        if let Some(call) = self.calls.get_mut(&dialog) {
+            call.hung_up = true;
+        }
+    }
+
+    /// Gives back the places of a call that goes on without media, until an offer asks for some.
+    pub(super) fn release(&mut self, dialog: Id) {
+        let mut commands = Vec::new();
+        if let Some(call) = self.calls.get_mut(&dialog) {
+            call.session.end(&mut commands);
+        }
+        commands.into_iter().for_each(|command| self.path.run(command));
     }
 
     /// Ends a fork of a call, or all of it.
@@ -282,7 +360,27 @@ impl Media {
     }
 }
 
+stored!(struct Callee { fork, tag, reach });
+
 impl Call {
+    /// Appends what outlives the daemon.
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        self.caller.put(out);
+        self.callees.put(out);
+        self.session.put(out);
+    }
+
+    /// Reads it back.
+    pub(super) fn take(from: &mut Reader<'_>, policy: Policy) -> Option<Call> {
+        Some(Call {
+            caller: Reach::take(from)?,
+            callees: Vec::take(from)?,
+            session: Session::take(from, policy)?,
+            since: None,
+            hung_up: false,
+        })
+    }
+
     /// Where sender and receiver are, as of this message. `None`: it comes from a callee that nobody has asked.
     fn reaches(&mut self, turn: &Turn<'_>) -> Option<(Reach, Reach)> {
         let at = self.callee(turn)?;

@@ -249,7 +249,7 @@ impl<R: Registry> Core<R> {
     }
 
     /// A plan without targets yet.
-    fn plan(&self, message: &Message, routing: Routing) -> Plan {
+    pub(super) fn plan(&self, message: &Message, routing: Routing) -> Plan {
         Plan {
             targets: Vec::new(),
             routing,
@@ -485,7 +485,7 @@ impl<R: Registry> Core<R> {
         }
     }
 
-    fn on_flow(&self, flow: Flow) -> Result<Target, Outcome> {
+    pub(super) fn on_flow(&self, flow: Flow) -> Result<Target, Outcome> {
         if !self.flow_usable(&flow) {
             return answer(430);
         }
@@ -556,7 +556,7 @@ impl<R: Registry> Core<R> {
     }
 
     /// Opens the transaction and sends the request on its way.
-    fn forward(&mut self, incoming: Incoming, plan: Plan, now: Time, out: &mut Vec<Command>) {
+    pub(super) fn forward(&mut self, incoming: Incoming, plan: Plan, now: Time, out: &mut Vec<Command>) {
         let Incoming {
             message,
             flow,

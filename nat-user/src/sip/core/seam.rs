@@ -13,6 +13,7 @@ use crate::sip::{
     path::{PathAction, Paths},
     time::Time,
 };
+use crate::store::CallChanges;
 
 /// A place where an address of record is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,6 +180,16 @@ pub trait Registry {
     fn again(&mut self, now: Time) -> Option<Input> {
         let _ = now;
         None
+    }
+
+    /// Whether calls outlive the daemon here.
+    fn keeps_calls(&self) -> bool {
+        false
+    }
+
+    /// Calls have been answered, have changed or have ended: to be kept over a restart, within about a second.
+    fn keep_calls(&mut self, changes: CallChanges) {
+        let _ = changes;
     }
 
     /// The device that a token in the user part of a request URI stands for (outbound role): its flow and its contact.

@@ -4,13 +4,15 @@ mod calls;
 mod connections;
 mod dialogs;
 mod forks;
+mod kept;
 mod loss;
 mod media;
 mod rfc3665;
+mod schedules;
 mod ways;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -33,6 +35,7 @@ use crate::{
         path::{self, PathAction, Paths},
         time::Time,
     },
+    store::CallChanges,
 };
 
 /// Users that are made up: `net.com` is served here, everybody in `trusted` is trusted.
@@ -48,6 +51,8 @@ struct Fake {
     registrars: Vec<Bytes>,
     /// On TLS or elsewhere: known all the same.
     clients: Vec<SocketAddr>,
+    /// Records of calls, as a store would have them.
+    stored: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Registry for Fake {
@@ -155,6 +160,15 @@ impl Registry for Fake {
     }
 
     fn tick(&mut self, _: &mut Paths, _: Time) {}
+
+    fn keeps_calls(&self) -> bool {
+        true
+    }
+
+    fn keep_calls(&mut self, changes: CallChanges) {
+        self.stored.extend(changes.calls);
+        changes.gone.iter().for_each(|number| drop(self.stored.remove(number)));
+    }
 
     fn edge(&self, user: &[u8]) -> Option<(Flow, Bytes)> {
         self.edges.get(user).cloned()

@@ -44,7 +44,11 @@ pub struct Dialog {
     pub session: Option<u32>,
     /// Its deadline is when the dialog ends by itself.
     pub alarm: Alarm,
+    /// What it is called in the store: no other dialog has this number, also after a restart.
+    pub number: u64,
     pub(super) key: u64,
+    /// It has changed since it was last given to the store.
+    pub(super) unsaved: bool,
 }
 
 /// Somebody who has answered.
@@ -66,6 +70,12 @@ pub struct Leg {
     pub contact: Option<ContactId>,
     /// It is reached on its flow. False: by its URI, as other servers are.
     pub is_device: bool,
+    /// Its remote target: the URI that requests to it are for (RFC 3261 section 12.1). Empty if its Contact was none.
+    pub target: Box<[u8]>,
+    /// The Route values from us to it, separated by commas; often empty.
+    pub routes: Box<[u8]>,
+    /// The highest CSeq of its requests that have passed; 0 if none has.
+    pub cseq: u32,
 }
 
 impl Leg {
@@ -77,17 +87,17 @@ impl Leg {
             behind_nat,
             contact,
             is_device: true,
+            target: Box::default(),
+            routes: Box::default(),
+            cseq: 0,
         }
     }
 
     /// Somebody who is reached by a URI.
     pub fn elsewhere(flow: Flow) -> Leg {
         Leg {
-            flow,
-            path: None,
-            behind_nat: false,
-            contact: None,
             is_device: false,
+            ..Leg::new(flow, false, None)
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::sip::{
     path::Paths,
     time::Time,
 };
+use crate::store::codec::{Reader, put_text};
 
 /// What has changed since the last time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -168,7 +169,7 @@ impl<'a> StoredContact<'a> {
 
     /// `None`: these bytes were not written by [`StoredContact::encode`].
     pub fn decode(bytes: &'a [u8]) -> Option<StoredContact<'a>> {
-        let mut reader = Reader(bytes);
+        let mut reader = Reader::new(bytes);
         let aor = std::str::from_utf8(reader.text()?).ok()?;
         let (uri, params, call_id, path) = (reader.text()?, reader.text()?, reader.text()?, reader.text()?);
         let user_agent = reader.text()?;
@@ -190,7 +191,7 @@ impl<'a> StoredContact<'a> {
                 Some(Flow::stream(listener, transport, remote, ConnectionId::NONE))
             }
         };
-        reader.0.is_empty().then_some(StoredContact {
+        reader.is_empty().then_some(StoredContact {
             aor,
             updated,
             contact: NewContact {
@@ -209,28 +210,5 @@ impl<'a> StoredContact<'a> {
                 fixed: false,
             },
         })
-    }
-}
-
-fn put_text(out: &mut Vec<u8>, text: &[u8]) {
-    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
-    out.extend_from_slice(text);
-}
-
-/// Takes bytes off the front.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*array)
-    }
-
-    fn text(&mut self) -> Option<&'a [u8]> {
-        let length = u32::from_le_bytes(self.array()?) as usize;
-        let (text, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(text)
     }
 }

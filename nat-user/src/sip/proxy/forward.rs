@@ -40,9 +40,11 @@ impl Forward<'_> {
     pub fn compose(self) -> Bytes {
         let message = self.request;
         let mut edits = self.edits;
-        if let Some(via) = message.find(HeaderName::Via) {
-            let at = via.line.start;
-            edits.insert_fmt(at, format_args!("Via: {}{}\r\n", self.from.via, Ascii(self.branch)));
+        let via = message.find(HeaderName::Via);
+        let at = via.map_or(message.headers_end(), |via| via.line.start);
+        edits.insert_fmt(at, format_args!("Via: {}{}\r\n", self.from.via, Ascii(self.branch)));
+        // Without one the request is our own.
+        if via.is_some() {
             reply::note_source(message, self.came.remote, &mut edits);
         }
         match message.find(HeaderName::MaxForwards) {

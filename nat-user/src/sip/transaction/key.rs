@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
-use crate::sip::message::{Message, Method};
+use crate::sip::message::{HeaderName, Message, Method};
 
 /// Identifies a server transaction: a keyed hash over branch, sent-by and method. With a key that nobody else knows, 64 bits do not
 /// collide by accident nor on purpose.
@@ -50,6 +50,13 @@ impl Keys {
             Method::Ack => self.with_method(request, Method::Invite),
             method => self.with_method(request, method),
         }
+    }
+
+    /// The key of a request of our own, which has no Via.
+    pub fn own(&self, request: &Message) -> Key {
+        let cseq = request.value(HeaderName::CSeq).unwrap_or_default();
+        let tags = [request.from_tag(), request.to_tag()];
+        Key(self.0.hash_one(("own", request.call_id(), tags, cseq)))
     }
 
     /// The key of the INVITE that a CANCEL is for (section 9.2: the same but for the method). It may be for another method.

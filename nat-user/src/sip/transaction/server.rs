@@ -52,6 +52,8 @@ pub struct Server {
     pub created: Time,
     pub key: Key,
     invite: bool,
+    /// The request is one of ours, so nobody waits for its responses.
+    pub own: bool,
     /// The last response, to be given again.
     last: Option<Bytes>,
     resend: Resend,
@@ -137,9 +139,10 @@ impl Servers {
         self.arena.iter()
     }
 
-    /// A new request, not an ACK.
+    /// A new request, not an ACK. One without a Via is our own.
     pub fn create(&mut self, request: Message, key: Key, flow: Flow, now: Time) -> Id {
         let invite = request.method() == Some(Method::Invite);
+        let own = request.via().is_none();
         let id = self.arena.insert(Server {
             request,
             flow,
@@ -148,6 +151,7 @@ impl Servers {
             created: now,
             key,
             invite,
+            own,
             last: None,
             resend: Resend::NEVER,
             ends: Time::MAX,
@@ -209,6 +213,12 @@ impl Servers {
         let Some(server) = self.arena.get_mut(id) else {
             return false;
         };
+        if server.own {
+            if code >= 200 {
+                self.remove(id);
+            }
+            return true;
+        }
         let success = (200..300).contains(&code);
         if !server.open() {
             if server.invite && success {

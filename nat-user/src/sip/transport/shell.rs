@@ -135,8 +135,10 @@ impl<E: Engine> Shell<E> {
     fn poll_work(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.now = self.clock.now();
         let mut work = !self.inputs.is_empty();
-        work |= self.poll_sockets(context);
-        work |= matches!(self.events.1.poll_recv_many(context, &mut self.came, EVENTS), Poll::Ready(n) if n > 0);
+        if self.engine.is_ready() {
+            work |= self.poll_sockets(context);
+            work |= matches!(self.events.1.poll_recv_many(context, &mut self.came, EVENTS), Poll::Ready(n) if n > 0);
+        }
         match self.requests.poll_recv_many(context, &mut self.asked, REQUESTS) {
             Poll::Ready(0) => {
                 self.stopping = true;

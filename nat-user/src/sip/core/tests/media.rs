@@ -1,6 +1,7 @@
 //! Session descriptions that pass the core: edited in place, with lengths that fit, and relays that end with their calls.
 
 use std::{
+    collections::BTreeSet,
     net::Ipv4Addr,
     sync::{Arc, Mutex},
 };
@@ -8,27 +9,32 @@ use std::{
 use super::*;
 use crate::media::{
     command::{
-        Command as Media, DataPath, Exhausted, Expect, Leg, Pinhole, PinholeId, Ports, Relay, RelayId, Side, Want,
+        Carrier, Command as Media, DataPath, Exhausted, Expect, Leg, Pinhole, PinholeId, Ports, Relay, RelayId, Side,
+        Want,
     },
     policy::Policy,
     sdp::Endpoint,
 };
 
 /// The caller and the phone are behind NATs of others.
-const CALLER: &str = "134.56.9.9:5060";
-const PHONE: &str = "134.56.1.1:5070";
+pub(super) const CALLER: &str = "134.56.9.9:5060";
+pub(super) const PHONE: &str = "134.56.1.1:5070";
 
 /// Ports in their order, as long as there are some.
 #[derive(Debug, Default)]
-struct Places {
+pub(super) struct Places {
     given: u16,
-    left: u16,
+    pub left: u16,
     emergencies: usize,
     commands: Vec<Media>,
+    /// Relays that are open.
+    pub open: BTreeSet<RelayId>,
+    /// Those that are on hold.
+    pub held: BTreeSet<RelayId>,
 }
 
 #[derive(Clone, Debug)]
-struct Path(Arc<Mutex<Places>>);
+pub(super) struct Path(pub Arc<Mutex<Places>>);
 
 impl Path {
     fn endpoint(&self, want: &Want) -> Result<Endpoint, Exhausted> {
@@ -44,18 +50,21 @@ impl Path {
         })
     }
 
-    fn commands(&self) -> Vec<Media> {
+    pub fn commands(&self) -> Vec<Media> {
         std::mem::take(&mut self.0.lock().unwrap().commands)
     }
 }
 
 impl Ports for Path {
     fn relay(&mut self, want: &Want, _: [Leg; 2], _: Expect) -> Result<Relay, Exhausted> {
+        let before = self.0.lock().unwrap().left;
+        if before < 2 {
+            return Err(Exhausted);
+        }
         let aliases = [self.endpoint(want)?, self.endpoint(want)?];
-        Ok(Relay {
-            id: RelayId(aliases[0].port.into()),
-            aliases,
-        })
+        let id = RelayId(aliases[0].port.into());
+        self.0.lock().unwrap().open.insert(id);
+        Ok(Relay { id, aliases })
     }
 
     fn pinhole(&mut self, _: Endpoint, want: &Want) -> Result<Pinhole, Exhausted> {
@@ -73,11 +82,31 @@ impl Ports for Path {
 
 impl DataPath for Path {
     fn run(&mut self, command: Media) {
-        self.0.lock().unwrap().commands.push(command);
+        let mut places = self.0.lock().unwrap();
+        if let Media::CloseRelay(relay) = &command
+            && places.open.remove(relay)
+        {
+            places.left += 2;
+        }
+        match command {
+            Media::Hold { relay, held: true } => drop(places.held.insert(relay)),
+            Media::Hold { relay, .. } | Media::CloseRelay(relay) => drop(places.held.remove(&relay)),
+            _ => {}
+        }
+        places.commands.push(command);
+    }
+
+    fn adopt(&mut self, relay: RelayId) -> Option<bool> {
+        let places = self.0.lock().unwrap();
+        places.open.contains(&relay).then_some(places.held.contains(&relay))
+    }
+
+    fn adopt_pinhole(&mut self, _: &Pinhole, _: Endpoint, _: Carrier) -> bool {
+        true
     }
 }
 
-fn world(contacts: Vec<Found>) -> (World, Path) {
+pub(super) fn world(contacts: Vec<Found>) -> (World, Path) {
     let mut world = World::new(|_| {});
     world.register("user@net.com", contacts);
     let path = Path(Arc::new(Mutex::new(Places {
@@ -85,38 +114,38 @@ fn world(contacts: Vec<Found>) -> (World, Path) {
         ..Places::default()
     })));
     let policy = Policy::new(&world.core.config().media, Vec::new());
-    world.core.anchor_media(policy, Box::new(path.clone()));
+    world.core.anchor_media(policy, Box::new(path.clone()), world.now);
     (world, path)
 }
 
-fn phone() -> Vec<Found> {
+pub(super) fn phone() -> Vec<Found> {
     vec![found("sip:user@192.168.1.10:5060", udp(PHONE), true, 1000)]
 }
 
 /// A message with this description, whose length is that with CRLF.
-fn with(text: &str, sdp: &str) -> String {
+pub(super) fn with(text: &str, sdp: &str) -> String {
     let length = sdp.len() + sdp.matches('\n').count();
     let body = format!("Content-Type: application/sdp\nContent-Length: {length}\n\n{sdp}");
     text.replace("Content-Length: 0\n\n", &body)
 }
 
-fn audio(address: &str, port: u16) -> String {
+pub(super) fn audio(address: &str, port: u16) -> String {
     format!("v=0\no=- 1 1 IN IP4 10.9.9.9\ns=-\nc=IN IP4 {address}\nt=0 0\nm=audio {port} RTP/AVP 8\n")
 }
 
-fn ours(port: u16) -> String {
+pub(super) fn ours(port: u16) -> String {
     audio("134.56.3.1", port)
 }
 
 /// The body of a message, which must be as long as it says.
-fn body(sent: &Sent) -> String {
+pub(super) fn body(sent: &Sent) -> String {
     let body = sent.message.rest();
     assert_eq!(sent.message.content_length(), Some(body.len()), "{sent:?}");
     String::from_utf8_lossy(body).replace("\r\n", "\n")
 }
 
 /// An INVITE of the caller from behind its NAT.
-fn invite() -> Ask<'static> {
+pub(super) fn invite() -> Ask<'static> {
     Ask {
         via: "SIP/2.0/UDP 10.0.0.9:5060;branch=z9hG4bKcaller",
         more: "Contact: <sip:caller@10.0.0.9:5060>\n",
@@ -125,7 +154,7 @@ fn invite() -> Ask<'static> {
 }
 
 /// A request of the caller within the dialog that `ok` made.
-fn within(method: &str, ok: &Sent) -> String {
+pub(super) fn within(method: &str, ok: &Sent) -> String {
     let via = format!("SIP/2.0/UDP 10.0.0.9:5060;branch=z9hG4bK{method}");
     Ask {
         method,
@@ -139,7 +168,7 @@ fn within(method: &str, ok: &Sent) -> String {
     .text()
 }
 
-const CONTACT: &str = "Contact: <sip:user@192.168.1.10:5060>\n";
+pub(super) const CONTACT: &str = "Contact: <sip:user@192.168.1.10:5060>\n";
 
 #[test]
 fn a_call_is_relayed_until_its_end() {
