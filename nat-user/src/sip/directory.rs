@@ -210,7 +210,7 @@ impl Directory {
 
     /// The entry of the user that a request says it comes from.
     fn expected(&self, request: &Message, domain: DomainId, users: &Users) -> Option<UserEntry> {
-        let from = request.from()?.parsed()?;
+        let from = request.from_uri()?;
         let name = from.user_text()?;
         users
             .find(self.domains.name(domain), self.domains.user(domain, &name))
@@ -315,8 +315,7 @@ impl Registry for Directory {
             return Verdict::Trusted;
         }
         let mut aor = std::mem::take(&mut self.aor);
-        let from = request.from().and_then(|from| from.parsed());
-        let domain = from.and_then(|from| self.domains.aor(&from, &mut aor));
+        let domain = request.from_uri().and_then(|from| self.domains.aor(&from, &mut aor));
         let verdict = match domain {
             None => Verdict::Anonymous,
             Some(domain) if !self.must_authenticate(domain) => Verdict::User {
@@ -586,8 +585,7 @@ impl Directory {
 
     /// A REGISTER whose request URI is our own address is for the domain of its To (phones that are configured with an address alone).
     fn only_domain(&self, request: &Message) -> Option<DomainId> {
-        let to = request.to()?.parsed()?;
-        self.domains.find(to.host)
+        self.domains.find(request.to_uri()?.host)
     }
 }
 

@@ -114,6 +114,15 @@ impl Location {
             .filter(move |contact| contact.is_current(now))
     }
 
+    /// The contacts of the address of record that this contact belongs to, as [`Location::contacts`].
+    pub fn beside(&self, id: ContactId, now: Time) -> impl Iterator<Item = Contact<'_>> {
+        let first = self
+            .record(id)
+            .map_or(NONE, |record| self.aors[record.aor as usize].first);
+        self.list(first, |record| record.next)
+            .filter(move |contact| contact.is_current(now))
+    }
+
     /// The contacts whose path this is.
     pub fn on_path(&self, path: PathId, now: Time) -> impl Iterator<Item = Contact<'_>> {
         let first = self.by_path.get(&path).copied().unwrap_or(NONE);
@@ -324,18 +333,21 @@ impl Location {
     }
 
     fn update(&mut self, id: ContactId, new: &NewContact<'_>, paths: &mut Paths, now: Time) {
-        let known = self.contacts[id.index as usize].user_agent.clone();
-        let user_agent = match (known, new.user_agent) {
-            // As nearly always; that needs no search.
-            (Some(known), Some(name)) if known.as_bytes() == name => Some(known),
-            (_, name) => name.map(|name| self.agents.intern(name)),
-        };
         let record = &mut self.contacts[id.index as usize];
-        let (before, nat, keeps) = (record.user_agent.clone(), record.behind_nat, record.keeps_alive);
+        let (nat, keeps) = (record.behind_nat, record.keeps_alive);
         let uri_changed = record.view(id.index, "").uri != new.uri;
         let mut unsaved = Unsaved::Refresh;
-        if record.update(new, user_agent.as_ref(), now) {
+        if record.update(new, now) {
             unsaved = Unsaved::All;
+        }
+        // As a rule it is the same, which needs no search.
+        if record.user_agent.as_deref().map(str::as_bytes) != new.user_agent {
+            let name = new.user_agent.map(|name| self.agents.intern(name));
+            if record.user_agent != name {
+                let before = std::mem::replace(&mut record.user_agent, name);
+                self.agents.drop(before);
+                unsaved = Unsaved::All;
+            }
         }
         self.behind_nat += usize::from(record.behind_nat);
         self.behind_nat -= usize::from(nat);
@@ -353,11 +365,6 @@ impl Location {
         }
         // It just came in on this flow.
         self.contacts[id.index as usize].down = false;
-        if before != user_agent {
-            self.agents.drop(before);
-        } else {
-            drop(before);
-        }
         self.save(id, unsaved);
     }
 

@@ -149,6 +149,8 @@ struct Circumstances<'a> {
     supports_outbound: bool,
     /// The device offers keep-alives (RFC 6223).
     offers_keep: bool,
+    /// One of the contacts that it has registered.
+    registered: Option<ContactId>,
 }
 
 impl Registrar {
@@ -250,8 +252,7 @@ impl Registrar {
         now: Time,
     ) -> Result<Circumstances<'a>, Refusal> {
         let message = request.message;
-        let to = message.to().and_then(|to| to.parsed());
-        match to.and_then(|to| domains.aor(&to, aor)) {
+        match message.to_uri().and_then(|to| domains.aor(&to, aor)) {
             Some(domain) if domain == request.domain && (aor.is_ascii() || !aor.contains('\u{fffd}')) => {}
             _ => return refuse(404, "Not Found"),
         }
@@ -261,21 +262,21 @@ impl Registrar {
         {
             return refuse(403, "Forbidden");
         }
-        let circumstances = Circumstances::of(request)?;
-        let mut contacts = message.items(HeaderName::Contact).peekable();
-        let Some(first) = contacts.peek() else {
+        let mut circumstances = Circumstances::of(request)?;
+        let mut contacts = message.items(HeaderName::Contact);
+        let Some(first) = contacts.next() else {
             return Ok(circumstances); // it only asks
         };
         if message.text(first.span) == b"*" {
             let zero = message.number(HeaderName::Expires) == Some(0);
-            if contacts.count() > 1 || !zero {
+            if contacts.next().is_some() || !zero {
                 return refuse(400, "Contact * Needs Expires: 0 and No Other Contact");
             }
             self.remove_all(&circumstances, aor, location, paths, now)?;
             return Ok(circumstances);
         }
         let plan = self.plan(&circumstances, aor, domains, location, now)?;
-        self.carry_out(plan, &circumstances, aor, location, paths, now);
+        circumstances.registered = self.carry_out(plan, &circumstances, aor, location, paths, now);
         Ok(circumstances)
     }
 
@@ -401,7 +402,7 @@ impl Registrar {
         Ok(evicted)
     }
 
-    /// Commits what was planned; nothing here can fail.
+    /// Commits what was planned; nothing here can fail. Says one of the contacts that are registered now.
     fn carry_out(
         &mut self,
         plan: Plan<'_>,
@@ -410,7 +411,8 @@ impl Registrar {
         location: &mut Location,
         paths: &mut Paths,
         now: Time,
-    ) {
+    ) -> Option<ContactId> {
+        let mut registered = None;
         for id in plan.evicted {
             location.remove(id, paths, now);
         }
@@ -422,13 +424,14 @@ impl Registrar {
                 continue;
             };
             let new = self.contact(wanted, seconds, circumstances, now);
-            location.put(aor, *old, &new, paths, now);
+            registered = Some(location.put(aor, *old, &new, paths, now));
             *(if old.is_some() {
                 &mut self.counts.refreshed
             } else {
                 &mut self.counts.added
             }) += 1;
         }
+        registered
     }
 
     /// The contact as it is registered.
@@ -518,6 +521,7 @@ impl<'a> Circumstances<'a> {
             outbound_possible: first_hop || first == Some(true),
             supports_outbound: message.has_token(HeaderName::Supported, "outbound"),
             offers_keep: first_hop && via.is_some_and(|via| via.offers_keep()),
+            registered: None,
         })
     }
 }

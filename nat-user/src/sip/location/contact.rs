@@ -169,18 +169,16 @@ impl Record {
         }
     }
 
-    /// Takes over what a new request says, but for flow and expiry. True: more than CSeq has changed.
-    pub fn update(&mut self, new: &NewContact<'_>, user_agent: Option<&Arc<str>>, now: Time) -> bool {
+    /// Takes over what a new request says, but for flow, expiry and user agent. True: more than CSeq has changed.
+    pub fn update(&mut self, new: &NewContact<'_>, now: Time) -> bool {
         let texts = [new.uri, new.params, new.call_id, new.path];
         let same = self.texts.all() == texts
             && (self.q, self.reg_id, self.behind_nat, self.keeps_alive, self.fixed)
-                == (new.q, new.reg_id, new.behind_nat, new.keeps_alive, new.fixed)
-            && self.user_agent.as_ref() == user_agent;
+                == (new.q, new.reg_id, new.behind_nat, new.keeps_alive, new.fixed);
         self.cseq = new.cseq;
         self.updated = now;
         if !same {
             self.texts = Texts::new(texts);
-            self.user_agent = user_agent.cloned();
             self.q = new.q;
             self.reg_id = new.reg_id;
             self.behind_nat = new.behind_nat;

@@ -209,6 +209,75 @@ impl<'a> NameAddr<'a> {
     }
 }
 
+/// Where the parts of From or To are, and those of the URI in it: both are read once, although many ask for them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AddressPlaces {
+    span: Span,
+    uri: Span,
+    params: Span,
+    bracketed: bool,
+    parts: Option<uri::Places>,
+}
+
+impl AddressPlaces {
+    /// Reads the first header of this name. `None`: there is none that can be read.
+    pub fn of(message: &Message, name: HeaderName) -> Option<AddressPlaces> {
+        let address = NameAddr::parse(message, message.find(name)?.value)?;
+        Some(AddressPlaces {
+            span: address.span,
+            uri: address.uri_span,
+            params: message.place(address.params.0),
+            bracketed: address.bracketed,
+            parts: uri::Places::of(message, address.uri),
+        })
+    }
+
+    /// As it stands in the message that it was read from.
+    pub fn address(self, message: &Message) -> NameAddr<'_> {
+        NameAddr {
+            span: self.span,
+            uri: message.text(self.uri),
+            uri_span: self.uri,
+            params: Params(message.text(self.params)),
+            bracketed: self.bracketed,
+        }
+    }
+
+    /// Its URI taken apart, as [`NameAddr::parsed`].
+    pub fn uri(self, message: &Message) -> Option<Uri<'_>> {
+        self.parts.map(|parts| parts.of_message(message))
+    }
+}
+
+/// Where the parts of CSeq are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CSeqPlaces {
+    number: u32,
+    method: Method,
+    method_text: Span,
+}
+
+impl CSeqPlaces {
+    /// Reads the first one. `None`: there is none that can be read.
+    pub fn of(message: &Message) -> Option<CSeqPlaces> {
+        let cseq = CSeq::parse(message.value(HeaderName::CSeq)?)?;
+        Some(CSeqPlaces {
+            number: cseq.number,
+            method: cseq.method,
+            method_text: message.place(cseq.method_text),
+        })
+    }
+
+    /// As it stands in the message that it was read from.
+    pub fn of_message(self, message: &Message) -> CSeq<'_> {
+        CSeq {
+            number: self.number,
+            method: self.method,
+            method_text: message.text(self.method_text),
+        }
+    }
+}
+
 /// CSeq (section 20.16).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CSeq<'a> {

@@ -14,12 +14,17 @@ impl Registrar {
     pub(super) fn success(&mut self, done: &Circumstances<'_>, aor: &str, location: &Location, now: Time) {
         let message = done.request.message;
         let mut outbound = false;
-        for contact in location.contacts(aor, now) {
+        let mut show = |contact: Contact<'_>| {
             write_contact(&mut self.headers, &contact, now);
             outbound |= contact.reg_id.is_some()
                 && contact.call_id == done.call_id
                 && contact.cseq == done.cseq
                 && done.supports_outbound;
+        };
+        // Whose contact is known need not be looked up again.
+        match done.registered {
+            Some(id) => location.beside(id, now).for_each(&mut show),
+            None => location.contacts(aor, now).for_each(&mut show),
         }
         self.headers.extend_from_slice(b"Date: ");
         self.headers.extend_from_slice(self.date.at(now).as_bytes());
