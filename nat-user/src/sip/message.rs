@@ -18,6 +18,7 @@ pub mod value;
 use std::{io::Write as _, net::IpAddr, ops::Range};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 pub use edit::Edits;
 pub use lists::Items;
@@ -62,6 +63,9 @@ impl Span {
 /// The longest message that is read: far more than a stream is allowed to carry by default, and little enough for 32-bit places.
 pub const MAX_MESSAGE: usize = 16 << 20;
 
+/// So many header lines are kept without memory of their own: those of most requests.
+const LINES: usize = 16;
+
 /// One header line, folded lines included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -91,7 +95,7 @@ pub enum Start {
 pub struct Message {
     bytes: Bytes,
     start: Start,
-    headers: Vec<Header>,
+    headers: SmallVec<[Header; LINES]>,
     /// Behind the empty line.
     body: u32,
     fault: Option<Fault>,
@@ -153,7 +157,7 @@ impl Message {
             }
         };
         let (start, mut fault) = start_line(&bytes, first)?;
-        let mut headers: Vec<Header> = Vec::with_capacity(24);
+        let mut headers: SmallVec<[Header; LINES]> = SmallVec::new();
         let mut names = Names::default();
         let mut ended = false;
         while let Some(line) = lines.next() {
@@ -180,10 +184,12 @@ impl Message {
             };
             let name = HeaderName::of(text[..colon].trim_ascii());
             names.add(name);
+            // With the one space that nearly all have.
+            let begin = colon + 1 + usize::from(text.get(colon + 1) == Some(&b' '));
             headers.push(Header {
                 name,
                 line: Span::new(line.start as usize, lines.at),
-                value: trim(&bytes, Span::new(line.start as usize + colon + 1, line.end as usize)),
+                value: trim(&bytes, Span::new(line.start as usize + begin, line.end as usize)),
             });
         }
         if !ended {

@@ -263,13 +263,12 @@ impl Registrar {
             return refuse(403, "Forbidden");
         }
         let mut circumstances = Circumstances::of(request)?;
-        let mut contacts = message.items(HeaderName::Contact);
-        let Some(first) = contacts.next() else {
+        let Some(first) = message.value(HeaderName::Contact) else {
             return Ok(circumstances); // it only asks
         };
-        if message.text(first.span) == b"*" {
+        if first.starts_with(b"*") {
             let zero = message.number(HeaderName::Expires) == Some(0);
-            if contacts.next().is_some() || !zero {
+            if first != b"*" || message.has_several(HeaderName::Contact) || !zero {
                 return refuse(400, "Contact * Needs Expires: 0 and No Other Contact");
             }
             self.remove_all(&circumstances, aor, location, paths, now)?;

@@ -137,6 +137,10 @@ const fn ends(text: &[u8]) -> [u64; 2] {
     if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
         return [lower(u64::from_le_bytes(*first)), lower(u64::from_le_bytes(*last))];
     }
+    if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+        return [lower(first as u64 | (last as u64) << 32), 0];
+    }
     let (mut bytes, mut place) = (0, 0);
     while place < text.len() {
         bytes |= (text[place] as u64) << (8 * place);

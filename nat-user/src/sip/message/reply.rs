@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use smallvec::SmallVec;
-
 use super::{Edits, HeaderName, Message, Span, put_address, put_number};
 
 /// A response to be made of a request.
@@ -49,7 +47,7 @@ impl<'a> Reply<'a> {
             let mut rest = header.line;
             // The topmost Via is in the first of the lines.
             if let Some(source) = source.take() {
-                for (old, note) in notes(request, source) {
+                for (old, note) in notes(request, source).into_iter().flatten() {
                     out.extend_from_slice(request.text(Span { end: old.start, ..rest }));
                     note.write(source, &mut out);
                     rest.start = old.end;
@@ -87,7 +85,7 @@ impl<'a> Reply<'a> {
 /// Notes where a request came from in its topmost Via (section 18.2.1, RFC 3581 section 4): `received` if sent-by is another address or if the port
 /// is asked for, and the port if it is asked for. What the sender itself has written as `received` is replaced.
 pub fn note_source(request: &Message, source: SocketAddr, edits: &mut Edits) {
-    for (old, note) in notes(request, source) {
+    for (old, note) in notes(request, source).into_iter().flatten() {
         edits.replace_with(old, |text| note.write(source, text));
     }
 }
@@ -118,32 +116,23 @@ impl Note {
 }
 
 /// What is to be noted in the topmost Via, each in the place of what is there, in their order.
-fn notes(request: &Message, source: SocketAddr) -> SmallVec<[(Span, Note); 4]> {
-    let mut notes = SmallVec::new();
-    let Some(via) = request.via() else { return notes };
+fn notes(request: &Message, source: SocketAddr) -> [Option<(Span, Note)>; 2] {
+    let Some(via) = request.via() else { return [None; 2] };
     let asks = via.asks_rport();
-    let other = super::uri::host_address(via.host).is_none_or(|host| !super::value::same_address(host, source.ip()));
-    let mut received = false;
-    for param in via.params.iter() {
-        if param.name.eq_ignore_ascii_case(b"rport") && asks {
-            let mut at = request.place(param.name);
-            if let Some(value) = param.value {
-                at.end = request.place(value).end;
-            }
-            notes.push((at, Note::Port));
-        }
-        if param.name.eq_ignore_ascii_case(b"received")
-            && let Some(value) = param.value
-        {
-            notes.push((request.place(value), Note::Address));
-            received = true;
-        }
+    let is_other =
+        || super::uri::host_address(via.host).is_none_or(|host| !super::value::same_address(host, source.ip()));
+    let port = via.rport.filter(|_| asks).map(|rport| (rport, Note::Port));
+    let address = match via.received {
+        Some(received) => Some((received, Note::Address)),
+        None => (asks || is_other()).then(|| {
+            let end = via.span.end;
+            (Span { start: end, end }, Note::Received)
+        }),
+    };
+    match (port, address) {
+        (Some((rport, _)), Some((received, _))) if received.start < rport.start => [address, port],
+        _ => [port, address],
     }
-    if !received && (asks || other) {
-        let end = via.span.end;
-        notes.push((Span { start: end, end }, Note::Received));
-    }
-    notes
 }
 
 fn copy(request: &Message, line: Span, out: &mut Vec<u8>) {

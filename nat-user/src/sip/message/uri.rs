@@ -194,26 +194,26 @@ impl Places {
 
 fn sip<'a>(scheme: Scheme, rest: &'a [u8]) -> Option<Uri<'a>> {
     // `;` and `?` may stand in the user part, `@` may not stand behind it: the last `@` before any header decides.
-    let at = memchr::memchr(b'@', rest);
-    let (user, rest) = match at {
-        None => (None, rest),
-        Some(at) => {
-            let userinfo = &rest[..at];
+    let at = find(rest, |b| b == b'@');
+    let (user, rest) = match rest.split_at(at) {
+        (_, []) => (None, rest),
+        (userinfo, [_, rest @ ..]) => {
             let end = find(userinfo, |b| b == b':');
             if end == 0 {
                 return None;
             }
-            (Some(&userinfo[..end]), &rest[at + 1..])
+            (Some(&userinfo[..end]), rest)
         }
     };
-    let host_end = match rest.first()? {
-        b'[' => memchr::memchr(b']', rest)? + 1,
-        _ => find(rest, |b| matches!(b, b':' | b';' | b'?')),
+    let host = match rest.first()? {
+        b'[' => Some(&rest[..=memchr::memchr(b']', rest)?]).filter(|host| is_host(host))?,
+        _ => &rest[..find(rest, |b| !HOST.has(b))],
     };
-    let (host, rest) = rest.split_at(host_end);
-    if !is_host(host) {
+    if host.is_empty() {
         return None;
     }
+    // What else is in the place of the host fails below.
+    let rest = &rest[host.len()..];
     let (port, rest) = match rest.strip_prefix(b":") {
         None => (None, rest),
         Some(rest) => {
@@ -258,8 +258,12 @@ pub fn is_host(host: &[u8]) -> bool {
 pub fn host_address(host: &[u8]) -> Option<IpAddr> {
     // Most names are told by their first letter.
     match host.first()? {
-        b'0'..=b'9' if memchr::memchr(b':', host).is_none() => return ipv4(host).map(IpAddr::V4),
-        b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F' | b':' | b'[' => {}
+        b'0'..=b'9' => {
+            if let Some(v4) = ipv4(host) {
+                return Some(IpAddr::V4(v4));
+            }
+        }
+        b'a'..=b'f' | b'A'..=b'F' | b':' | b'[' => {}
         _ => return None,
     }
     let text = std::str::from_utf8(host).ok()?;
@@ -275,27 +279,27 @@ pub fn host_address(host: &[u8]) -> Option<IpAddr> {
 
 /// Four decimal numbers without leading zeros, as the standard library reads them, but from bytes and in a fraction of the time: several
 /// addresses are in every message.
-fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
-    let mut octets = [0; 4];
-    let (mut place, mut digits, mut value) = (0, 0, 0u16);
-    for byte in text {
-        match byte {
-            b'0'..=b'9' if digits == 0 || value > 0 => {
-                value = value * 10 + u16::from(byte - b'0');
-                digits += 1;
-            }
-            b'.' if digits > 0 && place < 3 => {
-                octets[place] = value as u8;
-                (place, digits, value) = (place + 1, 0, 0);
-            }
-            _ => return None,
+fn ipv4(mut text: &[u8]) -> Option<Ipv4Addr> {
+    let digit = |byte: &u8| Some(u32::from(byte.wrapping_sub(b'0'))).filter(|digit| *digit < 10);
+    let mut address = 0;
+    for place in 0..4 {
+        if place > 0 {
+            text = text.strip_prefix(b".")?;
         }
-        if value > 255 {
-            return None;
+        let mut octet = digit(text.first()?)?;
+        text = &text[1..];
+        while octet > 0
+            && let Some(more) = text.first().and_then(digit)
+        {
+            octet = octet * 10 + more;
+            text = &text[1..];
+            if octet > 255 {
+                return None;
+            }
         }
+        address = address << 8 | octet;
     }
-    octets[3] = value as u8;
-    (place == 3 && digits > 0).then(|| octets.into())
+    text.is_empty().then(|| address.into())
 }
 
 /// Resolves `%HH`; what is no escape stays. Bytes that are no UTF-8 are replaced.

@@ -18,6 +18,10 @@ pub struct Via<'a> {
     pub port: Option<u16>,
     pub params: Params<'a>,
     branch: &'a [u8],
+    /// The first `rport` with its value.
+    pub(super) rport: Option<Span>,
+    /// The value of the first `received`.
+    pub(super) received: Option<Span>,
     asks_rport: bool,
     offers_keep: bool,
 }
@@ -26,23 +30,35 @@ impl<'a> Via<'a> {
     /// Reads the value at `span`. `None`: it is none.
     pub fn parse(message: &'a Message, span: Span) -> Option<Via<'a>> {
         let text = message.text(span);
-        let (protocol, rest) = text.split_at(memchr::memchr(b'/', text)?);
-        let (version, rest) = rest[1..].split_at(memchr::memchr(b'/', &rest[1..])?);
-        if !protocol.trim_ascii().eq_ignore_ascii_case(b"SIP") {
-            return None;
-        }
-        let rest = rest[1..].trim_ascii_start();
+        let (version, rest) = match text.strip_prefix(b"SIP/2.0/") {
+            Some(rest) => (&text[4..7], rest),
+            None => {
+                let (protocol, rest) = text.split_at(memchr::memchr(b'/', text)?);
+                let (version, rest) = rest[1..].split_at(memchr::memchr(b'/', &rest[1..])?);
+                if !protocol.trim_ascii().eq_ignore_ascii_case(b"SIP") {
+                    return None;
+                }
+                (version, &rest[1..])
+            }
+        };
+        let rest = rest.trim_ascii_start();
         let (transport, rest) = rest.split_at(rest.iter().position(u8::is_ascii_whitespace)?);
         let params_at = memchr::memchr(b';', rest).unwrap_or(rest.len());
         let (sent_by, params) = rest.split_at(params_at);
         let (host, port) = host_port(sent_by.trim_ascii())?;
         let params = Params(params);
         let (mut branch, mut asks_rport, mut offers_keep) = (None, false, false);
+        let (mut rport, mut received) = (None, None);
         for param in params.iter() {
             if param.name.eq_ignore_ascii_case(b"branch") {
                 branch = branch.or(Some(param.value.unwrap_or_default()));
             } else if param.name.eq_ignore_ascii_case(b"rport") {
+                let end = message.place(param.value.unwrap_or(param.name)).end;
+                let start = message.place(param.name).start;
+                rport = rport.or(Some(Span { start, end }));
                 asks_rport |= param.value.is_none_or(<[u8]>::is_empty);
+            } else if param.name.eq_ignore_ascii_case(b"received") {
+                received = received.or(param.value.map(|value| message.place(value)));
             } else if param.name.eq_ignore_ascii_case(b"keep") {
                 offers_keep = true;
             }
@@ -55,6 +71,8 @@ impl<'a> Via<'a> {
             port,
             params,
             branch: branch.unwrap_or_default(),
+            rport,
+            received,
             asks_rport,
             offers_keep,
         })
@@ -104,6 +122,8 @@ pub(super) struct TopVia {
     port: Option<u16>,
     params: Span,
     branch: Span,
+    rport: Option<Span>,
+    received: Option<Span>,
     asks_rport: bool,
     offers_keep: bool,
     /// There is no other one.
@@ -124,6 +144,8 @@ impl TopVia {
             port: via.port,
             params: place(via.params.0),
             branch: place(via.branch),
+            rport: via.rport,
+            received: via.received,
             asks_rport: via.asks_rport,
             offers_keep: via.offers_keep,
             alone: all.next().is_none(),
@@ -140,6 +162,8 @@ impl TopVia {
             port: self.port,
             params: Params(message.text(self.params)),
             branch: message.text(self.branch),
+            rport: self.rport,
+            received: self.received,
             asks_rport: self.asks_rport,
             offers_keep: self.offers_keep,
         }

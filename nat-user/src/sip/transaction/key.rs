@@ -14,6 +14,12 @@ impl Key {
     pub(super) fn number(self) -> u64 {
         self.0
     }
+
+    /// One of many.
+    #[cfg(test)]
+    pub(super) fn of_test(number: u64) -> Key {
+        Key(BuildHasherDefault::<std::hash::DefaultHasher>::default().hash_one(number))
+    }
 }
 
 /// For tables whose keys are [`Key`]s already.
