@@ -26,7 +26,7 @@ use super::{
         fixed::Fixed,
         stored::StoredContact,
     },
-    message::{Edits, HeaderName, Message, Uri},
+    message::{Edits, HeaderName, Message, Uri, pattern::Pattern},
     metrics::{Refusal, SipMetrics},
     path::{PathAction, Paths},
     query::Setup,
@@ -75,6 +75,8 @@ pub struct Directory {
     unwritten: Batch,
     /// Room for an address of record.
     aor: String,
+    /// Changes with everything that the judgement of a REGISTER depends on.
+    seed: u64,
 }
 
 impl Directory {
@@ -96,6 +98,7 @@ impl Directory {
             written: now,
             unwritten: Batch::default(),
             aor: String::new(),
+            seed: fastrand::u64(..),
             config,
         }
     }
@@ -386,7 +389,21 @@ impl Registry for Directory {
         let answer = self
             .registrar
             .register(request, &self.domains, &mut self.location, paths, now);
-        Registered::Answer(given(&answer))
+        let (repeatable, answer) = (answer.repeatable, given(&answer));
+        if let Some(contact) = repeatable {
+            let pattern = Pattern::of(request.message, self.seed);
+            self.location.remember(contact, pattern);
+        }
+        Registered::Answer(answer)
+    }
+
+    fn repeats(&self, bytes: &Bytes, flow: &Flow, paths: &Paths, now: Time) -> Option<(ContactId, Message)> {
+        let mut patterns = self.location.patterns(flow, paths, now);
+        patterns.find_map(|(contact, pattern)| Some((contact, pattern.read(bytes, self.seed)?)))
+    }
+
+    fn refresh(&mut self, contact: ContactId, cseq: u32, now: Time) -> Answer {
+        given(&self.registrar.refresh(contact, cseq, &mut self.location, now))
     }
 
     fn registered(&mut self, ticket: u64, response: &Message, paths: &mut Paths, now: Time, edits: &mut Edits) {
@@ -428,6 +445,7 @@ impl Registry for Directory {
             }
         }
         self.registrar.set_ourselves(ourselves);
+        self.seed = self.seed.wrapping_add(1);
         self.edge.set_here(here);
     }
 
@@ -480,6 +498,7 @@ impl Office for Directory {
     /// Registrations, bans and nonces stay.
     fn configure(&mut self, setup: &Setup, paths: &mut Paths, now: Time) {
         let config = setup.config.clone();
+        self.seed = self.seed.wrapping_add(1);
         self.plan = DialPlan::new(&config);
         self.domains = Domains::new(&config.domains);
         self.users = setup.users.clone();

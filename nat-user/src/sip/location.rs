@@ -31,6 +31,7 @@ pub use self::{
 };
 use super::{
     flow::Flow,
+    message::pattern::Pattern,
     path::{Holder, PathId, PathInfo, Paths},
     time::Time,
     timers::Timers,
@@ -176,6 +177,40 @@ impl Location {
         let record = &mut self.contacts[id.index as usize];
         record.alarm.set(new.expires, &mut self.timers, id);
         id
+    }
+
+    /// Notes what the request was that has just registered a contact: one that repeats it needs only [`Location::refresh`].
+    pub fn remember(&mut self, id: ContactId, pattern: Option<Pattern>) {
+        if self.record(id).is_some() {
+            self.contacts[id.index as usize].pattern = pattern.map(Box::new);
+        }
+    }
+
+    /// The contacts on a flow of which it is known what registered them.
+    pub fn patterns<'a>(
+        &'a self,
+        flow: &Flow,
+        paths: &Paths,
+        now: Time,
+    ) -> impl Iterator<Item = (ContactId, &'a Pattern)> + use<'a> {
+        self.on_flow(flow, paths, now)
+            .filter_map(|contact| Some((contact.id, self.record(contact.id)?.pattern.as_deref()?)))
+    }
+
+    /// Registers a contact for as long again, as the request did that it was last registered by. False: this is not a later one.
+    pub fn refresh(&mut self, id: ContactId, cseq: u32, now: Time) -> bool {
+        if self.record(id).is_none_or(|record| cseq <= record.cseq) {
+            return false;
+        }
+        let record = &mut self.contacts[id.index as usize];
+        let granted = record.alarm.deadline().since(record.updated);
+        record.alarm.set(now + granted, &mut self.timers, id);
+        record.cseq = cseq;
+        record.updated = now;
+        // It just came in on its flow.
+        record.down = false;
+        self.save(id, Unsaved::Refresh);
+        true
     }
 
     /// Removes a contact and lets its path go. False: there is no such contact any more.

@@ -11,6 +11,7 @@ pub mod lists;
 pub mod method;
 pub mod name;
 pub mod params;
+pub mod pattern;
 pub mod reply;
 pub mod uri;
 pub mod value;

@@ -96,6 +96,9 @@ pub struct Answer<'a> {
     pub headers: &'a [u8],
     /// The value that `keep` gets in the topmost Via, in seconds (RFC 6223 section 4.4). `None`: it is left alone.
     pub keep: Option<u32>,
+    /// The contact that the request has registered. A request that repeats it does that again and nothing else ([`Registrar::refresh`]). `None`:
+    /// there is more to it.
+    pub repeatable: Option<ContactId>,
 }
 
 /// What has happened since the start.
@@ -121,6 +124,11 @@ struct Refusal {
     code: u16,
     reason: &'static str,
 }
+
+const NOT_HIGHER: Refusal = Refusal {
+    code: 500,
+    reason: "CSeq Not Higher Than Before",
+};
 
 const fn refuse<T>(code: u16, reason: &'static str) -> Result<T, Refusal> {
     Err(Refusal { code, reason })
@@ -151,6 +159,8 @@ struct Circumstances<'a> {
     offers_keep: bool,
     /// One of the contacts that it has registered.
     registered: Option<ContactId>,
+    /// As [`Answer::repeatable`].
+    repeatable: Option<ContactId>,
 }
 
 impl Registrar {
@@ -203,6 +213,7 @@ impl Registrar {
             reason: "Bad Extension",
             headers: &self.headers,
             keep: None,
+            repeatable: None,
         })
     }
 
@@ -226,6 +237,7 @@ impl Registrar {
                     reason: "OK",
                     headers: &self.headers,
                     keep: done.offers_keep.then(|| self.keep(&request.flow)),
+                    repeatable: done.repeatable,
                 }
             }
             Err(Refusal { code, reason }) => {
@@ -235,11 +247,37 @@ impl Registrar {
                     reason,
                     headers: &self.headers,
                     keep: None,
+                    repeatable: None,
                 }
             }
         };
         self.aor = aor;
         answer
+    }
+
+    /// A request that repeats the one by which this contact was last registered ([`Answer::repeatable`]): only its CSeq has to be judged.
+    pub fn refresh(&mut self, id: ContactId, cseq: u32, location: &mut Location, now: Time) -> Answer<'_> {
+        self.headers.clear();
+        if !location.refresh(id, cseq, now) {
+            self.counts.refused_order += 1;
+            let Refusal { code, reason } = NOT_HIGHER;
+            return Answer {
+                code,
+                reason,
+                headers: &self.headers,
+                keep: None,
+                repeatable: None,
+            };
+        }
+        self.counts.refreshed += 1;
+        self.refreshed(id, location, now);
+        Answer {
+            code: 200,
+            reason: "OK",
+            headers: &self.headers,
+            keep: None,
+            repeatable: Some(id),
+        }
     }
 
     fn process<'a>(
@@ -275,7 +313,10 @@ impl Registrar {
             return Ok(circumstances);
         }
         let plan = self.plan(&circumstances, aor, domains, location, now)?;
+        let plain = plan.steps.len() == 1 && plan.steps[0].0.reg_id.is_none() && circumstances.path.is_empty();
         circumstances.registered = self.carry_out(plan, &circumstances, aor, location, paths, now);
+        let repeatable = plain && request.user.is_none() && !circumstances.offers_keep;
+        circumstances.repeatable = circumstances.registered.filter(|_| repeatable);
         Ok(circumstances)
     }
 
@@ -473,7 +514,7 @@ impl Registrar {
     fn in_order(&mut self, circumstances: &Circumstances<'_>, contact: &Contact<'_>) -> Result<(), Refusal> {
         if contact.call_id == circumstances.call_id && circumstances.cseq <= contact.cseq {
             self.counts.refused_order += 1;
-            return refuse(500, "CSeq Not Higher Than Before");
+            return Err(NOT_HIGHER);
         }
         Ok(())
     }
@@ -521,6 +562,7 @@ impl<'a> Circumstances<'a> {
             supports_outbound: message.has_token(HeaderName::Supported, "outbound"),
             offers_keep: first_hop && via.is_some_and(|via| via.offers_keep()),
             registered: None,
+            repeatable: None,
         })
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 const PHONES: u32 = 1000;
 const ROUNDS: u32 = 4;
 
-fn setup() -> Setup {
+pub(super) fn setup() -> Setup {
     let listener = Listener {
         transport: Transport::Udp,
         address: ListenAddress::Ip([134, 56, 3, 1].into()),

@@ -2,7 +2,13 @@
 
 use std::{num::NonZeroU32, sync::Arc};
 
-use crate::sip::{flow::Flow, message::Params, path::PathId, time::Time, timers::Alarm};
+use crate::sip::{
+    flow::Flow,
+    message::{Params, pattern::Pattern},
+    path::PathId,
+    time::Time,
+    timers::Alarm,
+};
 
 /// Names a contact for as long as it is registered. Never means another one later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,6 +148,8 @@ pub(super) struct Record {
     pub down: bool,
     pub fixed: bool,
     pub unsaved: Unsaved,
+    /// The request that it was last registered by, if that may be repeated.
+    pub pattern: Option<Box<Pattern>>,
 }
 
 impl Record {
@@ -166,6 +174,7 @@ impl Record {
             down: false,
             fixed: new.fixed,
             unsaved: Unsaved::Nothing,
+            pattern: None,
         }
     }
 
@@ -177,6 +186,7 @@ impl Record {
                 == (new.q, new.reg_id, new.behind_nat, new.keeps_alive, new.fixed);
         self.cseq = new.cseq;
         self.updated = now;
+        self.pattern = None;
         if !same {
             self.texts = Texts::new(texts);
             self.q = new.q;

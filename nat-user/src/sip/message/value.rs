@@ -115,17 +115,17 @@ impl<'a> Via<'a> {
 /// Where the parts of a message's topmost Via are: it is read once, although many ask for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TopVia {
-    span: Span,
-    version: Span,
-    transport: Span,
-    host: Span,
-    port: Option<u16>,
-    params: Span,
-    branch: Span,
-    rport: Option<Span>,
-    received: Option<Span>,
-    asks_rport: bool,
-    offers_keep: bool,
+    pub span: Span,
+    pub version: Span,
+    pub transport: Span,
+    pub host: Span,
+    pub port: Option<u16>,
+    pub params: Span,
+    pub branch: Span,
+    pub rport: Option<Span>,
+    pub received: Option<Span>,
+    pub asks_rport: bool,
+    pub offers_keep: bool,
     /// There is no other one.
     pub alone: bool,
 }
@@ -276,9 +276,9 @@ impl AddressPlaces {
 /// Where the parts of CSeq are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CSeqPlaces {
-    number: u32,
-    method: Method,
-    method_text: Span,
+    pub number: u32,
+    pub method: Method,
+    pub method_text: Span,
 }
 
 impl CSeqPlaces {
