@@ -167,6 +167,8 @@ pub enum BenchSipPart {
     Restart,
     /// CPU for keeping paths open
     Paths,
+    /// What a flood of REGISTERs from one source does to the phones of others
+    Flood,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -44,7 +44,7 @@ use super::{
     token::Tokens,
     transaction::{
         Due, Periods,
-        client::Clients,
+        client::{self, Clients},
         key::Keys,
         server::{self, Servers},
     },
@@ -133,11 +133,18 @@ impl<R: Registry> Core<R> {
                     self.name_listeners();
                 }
                 self.paths.touch(&flow, now);
+                if bytes.starts_with(b"REGISTER ")
+                    && let Some((contact, message)) = self.registry.repeats(&bytes, &flow, &self.paths, now)
+                    // One of a server like this one may have been here before.
+                    && message.via().is_some_and(|via| client::loop_part(via.branch()).is_none())
+                {
+                    return self.request(message, Some(contact), flow, local, now, out);
+                }
                 let Ok(message) = Message::parse(bytes) else {
                     return self.metrics.refuse(Refusal::Unparsable); // nobody can be answered
                 };
                 if message.method().is_some() {
-                    self.request(message, flow, local, now, out);
+                    self.request(message, None, flow, local, now, out);
                 } else {
                     self.response(message, flow, now, out);
                 }

@@ -26,7 +26,7 @@ use super::{
         fixed::Fixed,
         stored::StoredContact,
     },
-    message::{Edits, HeaderName, Message, Uri},
+    message::{Edits, HeaderName, Message, Uri, pattern::Pattern},
     metrics::{Refusal, SipMetrics},
     path::{PathAction, Paths},
     query::Setup,
@@ -77,6 +77,8 @@ pub struct Directory {
     calls: CallChanges,
     /// Room for an address of record.
     aor: String,
+    /// Changes with everything that the judgement of a REGISTER depends on.
+    seed: u64,
 }
 
 impl Directory {
@@ -99,6 +101,7 @@ impl Directory {
             unwritten: Batch::default(),
             calls: CallChanges::default(),
             aor: String::new(),
+            seed: fastrand::u64(..),
             config,
         }
     }
@@ -226,7 +229,7 @@ impl Directory {
 
     /// The entry of the user that a request says it comes from.
     fn expected(&self, request: &Message, domain: DomainId, users: &Users) -> Option<UserEntry> {
-        let from = request.from()?.parsed()?;
+        let from = request.from_uri()?;
         let name = from.user_text()?;
         users
             .find(self.domains.name(domain), self.domains.user(domain, &name))
@@ -331,8 +334,7 @@ impl Registry for Directory {
             return Verdict::Trusted;
         }
         let mut aor = std::mem::take(&mut self.aor);
-        let from = request.from().and_then(|from| from.parsed());
-        let domain = from.and_then(|from| self.domains.aor(&from, &mut aor));
+        let domain = request.from_uri().and_then(|from| self.domains.aor(&from, &mut aor));
         let verdict = match domain {
             None => Verdict::Anonymous,
             Some(domain) if !self.must_authenticate(domain) => Verdict::User {
@@ -403,7 +405,21 @@ impl Registry for Directory {
         let answer = self
             .registrar
             .register(request, &self.domains, &mut self.location, paths, now);
-        Registered::Answer(given(&answer))
+        let (repeatable, answer) = (answer.repeatable, given(&answer));
+        if let Some(contact) = repeatable {
+            let pattern = Pattern::of(request.message, self.seed);
+            self.location.remember(contact, pattern);
+        }
+        Registered::Answer(answer)
+    }
+
+    fn repeats(&self, bytes: &Bytes, flow: &Flow, paths: &Paths, now: Time) -> Option<(ContactId, Message)> {
+        let mut patterns = self.location.patterns(flow, paths, now);
+        patterns.find_map(|(contact, pattern)| Some((contact, pattern.read(bytes, self.seed)?)))
+    }
+
+    fn refresh(&mut self, contact: ContactId, cseq: u32, now: Time) -> Answer {
+        given(&self.registrar.refresh(contact, cseq, &mut self.location, now))
     }
 
     fn registered(&mut self, ticket: u64, response: &Message, paths: &mut Paths, now: Time, edits: &mut Edits) {
@@ -445,6 +461,7 @@ impl Registry for Directory {
             }
         }
         self.registrar.set_ourselves(ourselves);
+        self.seed = self.seed.wrapping_add(1);
         self.edge.set_here(here);
     }
 
@@ -505,6 +522,7 @@ impl Office for Directory {
     /// Registrations, bans and nonces stay.
     fn configure(&mut self, setup: &Setup, paths: &mut Paths, now: Time) {
         let config = setup.config.clone();
+        self.seed = self.seed.wrapping_add(1);
         self.plan = DialPlan::new(&config);
         self.domains = Domains::new(&config.domains);
         self.users = setup.users.clone();
@@ -611,8 +629,7 @@ impl Directory {
 
     /// A REGISTER whose request URI is our own address is for the domain of its To (phones that are configured with an address alone).
     fn only_domain(&self, request: &Message) -> Option<DomainId> {
-        let to = request.to()?.parsed()?;
-        self.domains.find(to.host)
+        self.domains.find(request.to_uri()?.host)
     }
 }
 

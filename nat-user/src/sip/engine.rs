@@ -4,6 +4,8 @@
 mod bench;
 pub mod records;
 #[cfg(test)]
+mod repeat_tests;
+#[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;

@@ -120,16 +120,16 @@ impl Flow {
 }
 
 impl Hash for Flow {
-    /// In three numbers, because every message's flow is looked up and each piece costs as much as the next.
+    /// In few numbers, because every message's flow is looked up and each piece costs as much as the next.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let address = match self.remote.ip() {
-            IpAddr::V4(v4) => v4.to_bits().into(),
-            IpAddr::V6(v6) => v6.to_bits(),
-        };
-        let rest = u64::from(self.listener.0) << 32 | u64::from(self.remote.port()) << 16 | self.transport as u64;
-        state.write_u128(address);
-        state.write_u64(rest);
-        state.write_u64(self.connection.0);
+        let mut place = u64::from(self.remote.port()) << 16 | u64::from(self.listener.0);
+        match self.remote.ip() {
+            IpAddr::V4(v4) => place |= u64::from(v4.to_bits()) << 32,
+            IpAddr::V6(v6) => state.write_u128(v6.to_bits()),
+        }
+        state.write_u64(place);
+        // Counted from 1 on, connections do not reach the uppermost bits.
+        state.write_u64(self.connection.0 << 2 | self.transport as u64);
     }
 }
 

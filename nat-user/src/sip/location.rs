@@ -31,6 +31,7 @@ pub use self::{
 };
 use super::{
     flow::Flow,
+    message::pattern::Pattern,
     path::{Holder, PathId, PathInfo, Paths},
     time::Time,
     timers::Timers,
@@ -114,6 +115,15 @@ impl Location {
             .filter(move |contact| contact.is_current(now))
     }
 
+    /// The contacts of the address of record that this contact belongs to, as [`Location::contacts`].
+    pub fn beside(&self, id: ContactId, now: Time) -> impl Iterator<Item = Contact<'_>> {
+        let first = self
+            .record(id)
+            .map_or(NONE, |record| self.aors[record.aor as usize].first);
+        self.list(first, |record| record.next)
+            .filter(move |contact| contact.is_current(now))
+    }
+
     /// The contacts whose path this is.
     pub fn on_path(&self, path: PathId, now: Time) -> impl Iterator<Item = Contact<'_>> {
         let first = self.by_path.get(&path).copied().unwrap_or(NONE);
@@ -167,6 +177,40 @@ impl Location {
         let record = &mut self.contacts[id.index as usize];
         record.alarm.set(new.expires, &mut self.timers, id);
         id
+    }
+
+    /// Notes what the request was that has just registered a contact: one that repeats it needs only [`Location::refresh`].
+    pub fn remember(&mut self, id: ContactId, pattern: Option<Pattern>) {
+        if self.record(id).is_some() {
+            self.contacts[id.index as usize].pattern = pattern.map(Box::new);
+        }
+    }
+
+    /// The contacts on a flow of which it is known what registered them.
+    pub fn patterns<'a>(
+        &'a self,
+        flow: &Flow,
+        paths: &Paths,
+        now: Time,
+    ) -> impl Iterator<Item = (ContactId, &'a Pattern)> + use<'a> {
+        self.on_flow(flow, paths, now)
+            .filter_map(|contact| Some((contact.id, self.record(contact.id)?.pattern.as_deref()?)))
+    }
+
+    /// Registers a contact for as long again, as the request did that it was last registered by. False: this is not a later one.
+    pub fn refresh(&mut self, id: ContactId, cseq: u32, now: Time) -> bool {
+        if self.record(id).is_none_or(|record| cseq <= record.cseq) {
+            return false;
+        }
+        let record = &mut self.contacts[id.index as usize];
+        let granted = record.alarm.deadline().since(record.updated);
+        record.alarm.set(now + granted, &mut self.timers, id);
+        record.cseq = cseq;
+        record.updated = now;
+        // It just came in on its flow.
+        record.down = false;
+        self.save(id, Unsaved::Refresh);
+        true
     }
 
     /// Removes a contact and lets its path go. False: there is no such contact any more.
@@ -324,18 +368,21 @@ impl Location {
     }
 
     fn update(&mut self, id: ContactId, new: &NewContact<'_>, paths: &mut Paths, now: Time) {
-        let known = self.contacts[id.index as usize].user_agent.clone();
-        let user_agent = match (known, new.user_agent) {
-            // As nearly always; that needs no search.
-            (Some(known), Some(name)) if known.as_bytes() == name => Some(known),
-            (_, name) => name.map(|name| self.agents.intern(name)),
-        };
         let record = &mut self.contacts[id.index as usize];
-        let (before, nat, keeps) = (record.user_agent.clone(), record.behind_nat, record.keeps_alive);
+        let (nat, keeps) = (record.behind_nat, record.keeps_alive);
         let uri_changed = record.view(id.index, "").uri != new.uri;
         let mut unsaved = Unsaved::Refresh;
-        if record.update(new, user_agent.as_ref(), now) {
+        if record.update(new, now) {
             unsaved = Unsaved::All;
+        }
+        // As a rule it is the same, which needs no search.
+        if record.user_agent.as_deref().map(str::as_bytes) != new.user_agent {
+            let name = new.user_agent.map(|name| self.agents.intern(name));
+            if record.user_agent != name {
+                let before = std::mem::replace(&mut record.user_agent, name);
+                self.agents.drop(before);
+                unsaved = Unsaved::All;
+            }
         }
         self.behind_nat += usize::from(record.behind_nat);
         self.behind_nat -= usize::from(nat);
@@ -353,11 +400,6 @@ impl Location {
         }
         // It just came in on this flow.
         self.contacts[id.index as usize].down = false;
-        if before != user_agent {
-            self.agents.drop(before);
-        } else {
-            drop(before);
-        }
         self.save(id, unsaved);
     }
 

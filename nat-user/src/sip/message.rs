@@ -11,6 +11,7 @@ pub mod lists;
 pub mod method;
 pub mod name;
 pub mod params;
+pub mod pattern;
 pub mod reply;
 pub mod uri;
 pub mod value;
@@ -18,6 +19,7 @@ pub mod value;
 use std::{io::Write as _, net::IpAddr, ops::Range};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 pub use edit::Edits;
 pub use lists::Items;
@@ -62,6 +64,9 @@ impl Span {
 /// The longest message that is read: far more than a stream is allowed to carry by default, and little enough for 32-bit places.
 pub const MAX_MESSAGE: usize = 16 << 20;
 
+/// So many header lines are kept without memory of their own: those of most requests.
+const LINES: usize = 16;
+
 /// One header line, folded lines included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -91,13 +96,32 @@ pub enum Start {
 pub struct Message {
     bytes: Bytes,
     start: Start,
-    headers: Vec<Header>,
+    headers: SmallVec<[Header; LINES]>,
     /// Behind the empty line.
     body: u32,
     fault: Option<Fault>,
-    /// The topmost Via and the request URI, which nearly everybody asks for.
+    names: Names,
+    /// What nearly everybody asks for: the topmost Via, the request URI, From, To and CSeq.
     top: Option<value::TopVia>,
     target: Option<uri::Places>,
+    from: Option<value::AddressPlaces>,
+    to: Option<value::AddressPlaces>,
+    cseq: Option<value::CSeqPlaces>,
+}
+
+/// Which names the header lines have, each a bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Names {
+    once: u64,
+    /// Those that more than one line has.
+    again: u64,
+}
+
+impl Names {
+    fn add(&mut self, name: HeaderName) {
+        self.again |= self.once & name.bit();
+        self.once |= name.bit();
+    }
 }
 
 /// Why bytes cannot be read as a message at all: nobody can be answered.
@@ -134,7 +158,8 @@ impl Message {
             }
         };
         let (start, mut fault) = start_line(&bytes, first)?;
-        let mut headers: Vec<Header> = Vec::with_capacity(24);
+        let mut headers: SmallVec<[Header; LINES]> = SmallVec::new();
+        let mut names = Names::default();
         let mut ended = false;
         while let Some(line) = lines.next() {
             if line.is_empty() {
@@ -158,11 +183,14 @@ impl Message {
                 set(&mut fault, 400, "Header Line Without Colon");
                 continue;
             };
-            let name = trim(&bytes, Span::new(line.start as usize, line.start as usize + colon));
+            let name = HeaderName::of(text[..colon].trim_ascii());
+            names.add(name);
+            // With the one space that nearly all have.
+            let begin = colon + 1 + usize::from(text.get(colon + 1) == Some(&b' '));
             headers.push(Header {
-                name: HeaderName::of(&bytes[name.range()]),
+                name,
                 line: Span::new(line.start as usize, lines.at),
-                value: trim(&bytes, Span::new(line.start as usize + colon + 1, line.end as usize)),
+                value: trim(&bytes, Span::new(line.start as usize + begin, line.end as usize)),
             });
         }
         if !ended {
@@ -175,11 +203,18 @@ impl Message {
             headers,
             body,
             fault,
+            names,
             top: None,
             target: None,
+            from: None,
+            to: None,
+            cseq: None,
         };
         message.top = value::TopVia::of(&message);
         message.target = uri::Places::of(&message, message.request_uri());
+        message.from = value::AddressPlaces::of(&message, HeaderName::From);
+        message.to = value::AddressPlaces::of(&message, HeaderName::To);
+        message.cseq = value::CSeqPlaces::of(&message);
         Ok(message)
     }
 
@@ -242,7 +277,20 @@ impl Message {
 
     /// The first header line of this name.
     pub fn find(&self, name: HeaderName) -> Option<&Header> {
+        if !self.has(name) {
+            return None;
+        }
         self.headers.iter().find(|header| header.name == name)
+    }
+
+    /// Whether there is a header line of this name.
+    pub fn has(&self, name: HeaderName) -> bool {
+        self.names.once & name.bit() != 0
+    }
+
+    /// Whether there is more than one.
+    pub fn has_several(&self, name: HeaderName) -> bool {
+        self.names.again & name.bit() != 0
     }
 
     /// The value of the first header line of this name. For names that [`HeaderName`] does not know see [`Message::named`].
@@ -326,14 +374,22 @@ impl Message {
 
     /// From.
     pub fn from(&self) -> Option<NameAddr<'_>> {
-        self.find(HeaderName::From)
-            .and_then(|header| NameAddr::parse(self, header.value))
+        self.from.map(|places| places.address(self))
+    }
+
+    /// The URI of From taken apart.
+    pub fn from_uri(&self) -> Option<Uri<'_>> {
+        self.from?.uri(self)
     }
 
     /// To.
     pub fn to(&self) -> Option<NameAddr<'_>> {
-        self.find(HeaderName::To)
-            .and_then(|header| NameAddr::parse(self, header.value))
+        self.to.map(|places| places.address(self))
+    }
+
+    /// The URI of To taken apart.
+    pub fn to_uri(&self) -> Option<Uri<'_>> {
+        self.to?.uri(self)
     }
 
     /// The tag of From.
@@ -353,7 +409,7 @@ impl Message {
 
     /// CSeq.
     pub fn cseq(&self) -> Option<CSeq<'_>> {
-        self.value(HeaderName::CSeq).and_then(CSeq::parse)
+        self.cseq.map(|places| places.of_message(self))
     }
 
     /// A header that is one number: Expires, Max-Forwards, Min-Expires, Max-Breadth … Parameters behind it are ignored.
@@ -406,12 +462,17 @@ pub fn put_number(out: &mut Vec<u8>, number: u64) {
 pub fn put_address(out: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
-            for (place, octet) in v4.octets().into_iter().enumerate() {
-                if place > 0 {
-                    out.push(b'.');
+            let (mut text, mut end) = ([b'.'; 15], 0);
+            for octet in v4.octets() {
+                for (least, unit) in [(100, 100), (10, 10), (0, 1)] {
+                    if octet >= least {
+                        text[end] = b'0' + octet / unit % 10;
+                        end += 1;
+                    }
                 }
-                put_number(out, octet.into());
+                end += 1;
             }
+            out.extend_from_slice(&text[..end - 1]);
         }
         // Writing into memory does not fail.
         IpAddr::V6(v6) => drop(write!(out, "{v6}")),
@@ -525,18 +586,24 @@ fn trim(bytes: &[u8], span: Span) -> Span {
 pub(crate) struct Class([bool; 256]);
 
 impl Class {
+    /// These bytes.
+    pub(crate) const fn of(bytes: &[u8]) -> Class {
+        let mut class = [false; 256];
+        let mut place = 0;
+        while place < bytes.len() {
+            class[bytes[place] as usize] = true;
+            place += 1;
+        }
+        Class(class)
+    }
+
     /// Letters, digits and what is in `others`.
     pub(crate) const fn alphanumeric_and(others: &[u8]) -> Class {
-        let mut class = [false; 256];
+        let Class(mut class) = Class::of(others);
         let mut byte = 0;
         while byte < class.len() {
-            class[byte] = (byte as u8).is_ascii_alphanumeric();
+            class[byte] |= (byte as u8).is_ascii_alphanumeric();
             byte += 1;
-        }
-        let mut place = 0;
-        while place < others.len() {
-            class[others[place] as usize] = true;
-            place += 1;
         }
         Class(class)
     }

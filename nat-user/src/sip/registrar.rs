@@ -96,6 +96,9 @@ pub struct Answer<'a> {
     pub headers: &'a [u8],
     /// The value that `keep` gets in the topmost Via, in seconds (RFC 6223 section 4.4). `None`: it is left alone.
     pub keep: Option<u32>,
+    /// The contact that the request has registered. A request that repeats it does that again and nothing else ([`Registrar::refresh`]). `None`:
+    /// there is more to it.
+    pub repeatable: Option<ContactId>,
 }
 
 /// What has happened since the start.
@@ -121,6 +124,11 @@ struct Refusal {
     code: u16,
     reason: &'static str,
 }
+
+const NOT_HIGHER: Refusal = Refusal {
+    code: 500,
+    reason: "CSeq Not Higher Than Before",
+};
 
 const fn refuse<T>(code: u16, reason: &'static str) -> Result<T, Refusal> {
     Err(Refusal { code, reason })
@@ -149,6 +157,10 @@ struct Circumstances<'a> {
     supports_outbound: bool,
     /// The device offers keep-alives (RFC 6223).
     offers_keep: bool,
+    /// One of the contacts that it has registered.
+    registered: Option<ContactId>,
+    /// As [`Answer::repeatable`].
+    repeatable: Option<ContactId>,
 }
 
 impl Registrar {
@@ -201,6 +213,7 @@ impl Registrar {
             reason: "Bad Extension",
             headers: &self.headers,
             keep: None,
+            repeatable: None,
         })
     }
 
@@ -224,6 +237,7 @@ impl Registrar {
                     reason: "OK",
                     headers: &self.headers,
                     keep: done.offers_keep.then(|| self.keep(&request.flow)),
+                    repeatable: done.repeatable,
                 }
             }
             Err(Refusal { code, reason }) => {
@@ -233,11 +247,37 @@ impl Registrar {
                     reason,
                     headers: &self.headers,
                     keep: None,
+                    repeatable: None,
                 }
             }
         };
         self.aor = aor;
         answer
+    }
+
+    /// A request that repeats the one by which this contact was last registered ([`Answer::repeatable`]): only its CSeq has to be judged.
+    pub fn refresh(&mut self, id: ContactId, cseq: u32, location: &mut Location, now: Time) -> Answer<'_> {
+        self.headers.clear();
+        if !location.refresh(id, cseq, now) {
+            self.counts.refused_order += 1;
+            let Refusal { code, reason } = NOT_HIGHER;
+            return Answer {
+                code,
+                reason,
+                headers: &self.headers,
+                keep: None,
+                repeatable: None,
+            };
+        }
+        self.counts.refreshed += 1;
+        self.refreshed(id, location, now);
+        Answer {
+            code: 200,
+            reason: "OK",
+            headers: &self.headers,
+            keep: None,
+            repeatable: Some(id),
+        }
     }
 
     fn process<'a>(
@@ -250,8 +290,7 @@ impl Registrar {
         now: Time,
     ) -> Result<Circumstances<'a>, Refusal> {
         let message = request.message;
-        let to = message.to().and_then(|to| to.parsed());
-        match to.and_then(|to| domains.aor(&to, aor)) {
+        match message.to_uri().and_then(|to| domains.aor(&to, aor)) {
             Some(domain) if domain == request.domain && (aor.is_ascii() || !aor.contains('\u{fffd}')) => {}
             _ => return refuse(404, "Not Found"),
         }
@@ -261,21 +300,23 @@ impl Registrar {
         {
             return refuse(403, "Forbidden");
         }
-        let circumstances = Circumstances::of(request)?;
-        let mut contacts = message.items(HeaderName::Contact).peekable();
-        let Some(first) = contacts.peek() else {
+        let mut circumstances = Circumstances::of(request)?;
+        let Some(first) = message.value(HeaderName::Contact) else {
             return Ok(circumstances); // it only asks
         };
-        if message.text(first.span) == b"*" {
+        if first.starts_with(b"*") {
             let zero = message.number(HeaderName::Expires) == Some(0);
-            if contacts.count() > 1 || !zero {
+            if first != b"*" || message.has_several(HeaderName::Contact) || !zero {
                 return refuse(400, "Contact * Needs Expires: 0 and No Other Contact");
             }
             self.remove_all(&circumstances, aor, location, paths, now)?;
             return Ok(circumstances);
         }
         let plan = self.plan(&circumstances, aor, domains, location, now)?;
-        self.carry_out(plan, &circumstances, aor, location, paths, now);
+        let plain = plan.steps.len() == 1 && plan.steps[0].0.reg_id.is_none() && circumstances.path.is_empty();
+        circumstances.registered = self.carry_out(plan, &circumstances, aor, location, paths, now);
+        let repeatable = plain && request.user.is_none() && !circumstances.offers_keep;
+        circumstances.repeatable = circumstances.registered.filter(|_| repeatable);
         Ok(circumstances)
     }
 
@@ -401,7 +442,7 @@ impl Registrar {
         Ok(evicted)
     }
 
-    /// Commits what was planned; nothing here can fail.
+    /// Commits what was planned; nothing here can fail. Says one of the contacts that are registered now.
     fn carry_out(
         &mut self,
         plan: Plan<'_>,
@@ -410,7 +451,8 @@ impl Registrar {
         location: &mut Location,
         paths: &mut Paths,
         now: Time,
-    ) {
+    ) -> Option<ContactId> {
+        let mut registered = None;
         for id in plan.evicted {
             location.remove(id, paths, now);
         }
@@ -422,13 +464,14 @@ impl Registrar {
                 continue;
             };
             let new = self.contact(wanted, seconds, circumstances, now);
-            location.put(aor, *old, &new, paths, now);
+            registered = Some(location.put(aor, *old, &new, paths, now));
             *(if old.is_some() {
                 &mut self.counts.refreshed
             } else {
                 &mut self.counts.added
             }) += 1;
         }
+        registered
     }
 
     /// The contact as it is registered.
@@ -471,7 +514,7 @@ impl Registrar {
     fn in_order(&mut self, circumstances: &Circumstances<'_>, contact: &Contact<'_>) -> Result<(), Refusal> {
         if contact.call_id == circumstances.call_id && circumstances.cseq <= contact.cseq {
             self.counts.refused_order += 1;
-            return refuse(500, "CSeq Not Higher Than Before");
+            return Err(NOT_HIGHER);
         }
         Ok(())
     }
@@ -518,6 +561,8 @@ impl<'a> Circumstances<'a> {
             outbound_possible: first_hop || first == Some(true),
             supports_outbound: message.has_token(HeaderName::Supported, "outbound"),
             offers_keep: first_hop && via.is_some_and(|via| via.offers_keep()),
+            registered: None,
+            repeatable: None,
         })
     }
 }

@@ -8,6 +8,7 @@ pub mod answered;
 pub mod client;
 pub mod key;
 pub mod server;
+mod sieve;
 #[cfg(test)]
 mod tests;
 

@@ -17,6 +17,7 @@ use crate::{
         command::{self, Command, Destination, Hop, QueryId},
         edge,
         flow::{Flow, Transport},
+        location::ContactId,
         message::{Edits, HeaderName, Message, Method, NameAddr, Uri, Via, check, reply::Reply, uri::Scheme},
         metrics::Refusal,
         proxy::{
@@ -43,6 +44,8 @@ pub(super) struct Incoming {
     pub key: Key,
     pub method: Method,
     pub emergency: bool,
+    /// It is a REGISTER that repeats the one by which this contact was registered; only what a response is made of can be asked of it.
+    pub repeats: Option<ContactId>,
 }
 
 /// A REGISTER that goes on to a registrar elsewhere.
@@ -94,6 +97,7 @@ impl<R: Registry> Core<R> {
     pub(super) fn request(
         &mut self,
         message: Message,
+        repeats: Option<ContactId>,
         flow: Flow,
         local: SocketAddr,
         now: Time,
@@ -139,9 +143,13 @@ impl<R: Registry> Core<R> {
             key,
             method,
             emergency,
+            repeats,
         };
         match self.decide(&incoming, now, out) {
             Ok(plan) => self.forward(incoming, *plan, now, out),
+            Err(Outcome::Answer(answer)) if method == Method::Invite && (300..400).contains(&answer.code) => {
+                self.redirect(incoming, &answer, now, out);
+            }
             Err(Outcome::Answer(answer)) => self.answer(&incoming, &answer, out),
             Err(Outcome::Ignore) => {}
         }
@@ -169,6 +177,31 @@ impl<R: Registry> Core<R> {
 
     /// Gives a response without a transaction (section 8.2.7): copies of the request get the same one.
     fn answer(&mut self, incoming: &Incoming, answer: &Answer, out: &mut Vec<Command>) {
+        let bytes = self.response(incoming, answer);
+        out.push(Command::Send {
+            to: way_back(&incoming.message, &incoming.flow, &self.connections),
+            bytes,
+            ticket: None,
+        });
+    }
+
+    /// Section 8.3: a redirect server keeps the transaction, so that its response comes again until it is acknowledged, and a CANCEL has something to match.
+    fn redirect(&mut self, incoming: Incoming, answer: &Answer, now: Time, out: &mut Vec<Command>) {
+        let response = self.response(&incoming, answer);
+        let Incoming { message, key, flow, .. } = incoming;
+        let server = self.servers.create(message, key, flow, now);
+        self.servers.respond(
+            server,
+            answer.code,
+            response,
+            &self.connections,
+            &mut self.timers,
+            now,
+            out,
+        );
+    }
+
+    fn response(&mut self, incoming: &Incoming, answer: &Answer) -> Bytes {
         let tag = self.keys.tag(incoming.key);
         self.metrics.response_out(incoming.method, answer.code);
         match answer.code {
@@ -179,16 +212,14 @@ impl<R: Registry> Core<R> {
         }
         let mut reply = Reply::new(answer.code, answer.reason, &tag, incoming.flow.remote);
         reply.headers = &answer.headers;
-        out.push(Command::Send {
-            to: way_back(&incoming.message, &incoming.flow, &self.connections),
-            bytes: reply.to(&incoming.message),
-            ticket: None,
-        });
+        reply.to(&incoming.message)
     }
 
     fn decide(&mut self, incoming: &Incoming, now: Time, out: &mut Vec<Command>) -> Result<Box<Plan>, Outcome> {
         let message = &incoming.message;
-        if let Some(fault) = check::request(message) {
+        if incoming.repeats.is_none()
+            && let Some(fault) = check::request(message)
+        {
             return Err(Outcome::Answer(Answer::new(fault.code, fault.reason)));
         }
         if incoming.method == Method::Cancel {
@@ -196,6 +227,12 @@ impl<R: Registry> Core<R> {
         }
         if let Err(refused) = self.registry.admit(&incoming.flow, incoming.emergency, now) {
             return Err(refused.map_or(Outcome::Ignore, Outcome::Answer));
+        }
+        if let Some(contact) = incoming.repeats {
+            self.shed(incoming, false)?;
+            let cseq = message.cseq().map_or(0, |cseq| cseq.number);
+            let answer = self.registry.refresh(contact, cseq, now);
+            return Err(self.registered_here(incoming, answer, now, out));
         }
         let Some(uri) = message.target().filter(|uri| uri.scheme != Scheme::Other) else {
             return answer(416);
@@ -209,13 +246,7 @@ impl<R: Registry> Core<R> {
             }
         };
         let in_dialog = routing.token.in_dialog();
-        if let Some(refused) =
-            self.overload
-                .refuses(incoming.method, in_dialog || incoming.emergency, self.servers.len())
-        {
-            self.metrics.refuse(Refusal::Shed);
-            return Err(Outcome::Answer(refused));
-        }
+        self.shed(incoming, in_dialog)?;
         if self.has_looped(message) {
             return answer(482);
         }
@@ -246,6 +277,18 @@ impl<R: Registry> Core<R> {
         }
         self.find_targets(incoming, &uri, &mut plan, now)?;
         Ok(plan)
+    }
+
+    /// RFC 7339: refuses what can be refused while there is too much to do.
+    fn shed(&mut self, incoming: &Incoming, in_dialog: bool) -> Result<(), Outcome> {
+        let privileged = in_dialog || incoming.emergency;
+        match self.overload.refuses(incoming.method, privileged, self.servers.len()) {
+            None => Ok(()),
+            Some(refused) => {
+                self.metrics.refuse(Refusal::Shed);
+                Err(Outcome::Answer(refused))
+            }
+        }
     }
 
     /// A plan without targets yet.
@@ -509,25 +552,7 @@ impl<R: Registry> Core<R> {
             .registry
             .register(&incoming.message, &incoming.flow, incoming.local, &mut self.paths, now)
         {
-            Registered::Answer(answer) => {
-                let tag = self.keys.tag(incoming.key);
-                let mut reply = Reply::new(answer.code, answer.reason, &tag, incoming.flow.remote);
-                reply.headers = &answer.headers;
-                self.metrics.response_out(Method::Register, answer.code);
-                let bytes = keep(reply.to(&incoming.message), answer.keep);
-                if answer.code < 300 && !incoming.flow.transport.reliable() {
-                    let periods = super::periods(&self.config);
-                    self.servers
-                        .answered
-                        .insert(incoming.key, incoming.flow, &bytes, &periods, now);
-                }
-                out.push(Command::Send {
-                    to: Destination::Flow(incoming.flow),
-                    bytes,
-                    ticket: None,
-                });
-                Err(Outcome::Ignore)
-            }
+            Registered::Answer(answer) => Err(self.registered_here(incoming, answer, now, out)),
             Registered::Forward { edits, ticket, next } => {
                 if incoming.message.number(HeaderName::MaxForwards) == Some(0) {
                     return answer(483);
@@ -535,6 +560,27 @@ impl<R: Registry> Core<R> {
                 Ok(Forwarded { edits, ticket, next })
             }
         }
+    }
+
+    /// Gives the answer of the registrar.
+    fn registered_here(&mut self, incoming: &Incoming, answer: Answer, now: Time, out: &mut Vec<Command>) -> Outcome {
+        let tag = self.keys.tag(incoming.key);
+        let mut reply = Reply::new(answer.code, answer.reason, &tag, incoming.flow.remote);
+        reply.headers = &answer.headers;
+        self.metrics.response_out(Method::Register, answer.code);
+        let bytes = keep(reply.to(&incoming.message), answer.keep);
+        if answer.code < 300 && !incoming.flow.transport.reliable() {
+            let periods = super::periods(&self.config);
+            self.servers
+                .answered
+                .insert(incoming.key, incoming.flow, &bytes, &periods, now);
+        }
+        out.push(Command::Send {
+            to: Destination::Flow(incoming.flow),
+            bytes,
+            ticket: None,
+        });
+        Outcome::Ignore
     }
 
     /// Section 16.10 and 9.2: the CANCEL is answered here, the INVITE by whoever it was sent to.

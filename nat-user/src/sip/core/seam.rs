@@ -158,6 +158,14 @@ pub trait Registry {
         now: Time,
     ) -> Registered;
 
+    /// The contact that was registered on this flow by a REGISTER that these bytes repeat, and what of them the response is made of
+    /// ([`Pattern`](crate::sip::message::pattern::Pattern)). What [`Registry::register`] was asked about before needs no other judgement
+    /// than that of [`Registry::refresh`], nor what was asked before that.
+    fn repeats(&self, bytes: &Bytes, flow: &Flow, paths: &Paths, now: Time) -> Option<(ContactId, Message)>;
+
+    /// A REGISTER that repeats the one by which this contact was last registered.
+    fn refresh(&mut self, contact: ContactId, cseq: u32, now: Time) -> Answer;
+
     /// A response came to a REGISTER that was forwarded with this ticket: what changes in it on its way back.
     fn registered(&mut self, ticket: u64, response: &Message, paths: &mut Paths, now: Time, edits: &mut Edits);
 

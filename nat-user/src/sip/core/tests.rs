@@ -149,6 +149,14 @@ impl Registry for Fake {
         }
     }
 
+    fn repeats(&self, _: &Bytes, _: &Flow, _: &Paths, _: Time) -> Option<(ContactId, Message)> {
+        None
+    }
+
+    fn refresh(&mut self, _: ContactId, _: u32, _: Time) -> Answer {
+        unreachable!("nothing repeats anything")
+    }
+
     fn registered(&mut self, _: u64, _: &Message, _: &mut Paths, _: Time, _: &mut Edits) {}
 
     fn path_news(&mut self, _: &PathAction, _: &mut Paths, _: Time) {}

@@ -1,5 +1,5 @@
 //! What a refresh costs from its datagram to its answer: `cargo test --release -p nat-user --lib engine::bench -- --ignored --nocapture`.
-//! Its instructions: the same binary under `valgrind --tool=callgrind --toggle-collect='*bench::refresh*'`.
+//! Its instructions: the same binary under `valgrind --tool=callgrind --toggle-collect='*bench::measured*'`.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
@@ -18,7 +18,7 @@ use crate::{
 const PHONES: u32 = 1000;
 const ROUNDS: u32 = 4;
 
-fn setup() -> Setup {
+pub(super) fn setup() -> Setup {
     let listener = Listener {
         transport: Transport::Udp,
         address: ListenAddress::Ip([134, 56, 3, 1].into()),
@@ -65,7 +65,7 @@ fn request(phone: u32, cseq: u32) -> Input {
 }
 
 #[inline(never)]
-fn refresh(engine: &mut Engine<Directory>, inputs: Vec<Input>, now: Time, out: &mut Vec<Command>) {
+fn measured(engine: &mut Engine<Directory>, inputs: Vec<Input>, now: Time, out: &mut Vec<Command>) {
     for input in inputs {
         engine.input(input, now, out);
     }
@@ -87,7 +87,7 @@ fn refreshes() {
         out.clear();
         let inputs: Vec<Input> = (0..PHONES).map(|phone| request(phone, cseq)).collect();
         let start = Instant::now();
-        refresh(&mut engine, inputs, now, &mut out);
+        measured(&mut engine, inputs, now, &mut out);
         spent += start.elapsed();
         assert!(out.iter().all(|command| match command {
             Command::Send { bytes, .. } => bytes.starts_with(b"SIP/2.0 200 "),

@@ -2,7 +2,13 @@
 
 use std::{num::NonZeroU32, sync::Arc};
 
-use crate::sip::{flow::Flow, message::Params, path::PathId, time::Time, timers::Alarm};
+use crate::sip::{
+    flow::Flow,
+    message::{Params, pattern::Pattern},
+    path::PathId,
+    time::Time,
+    timers::Alarm,
+};
 
 /// Names a contact for as long as it is registered. Never means another one later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,6 +148,8 @@ pub(super) struct Record {
     pub down: bool,
     pub fixed: bool,
     pub unsaved: Unsaved,
+    /// The request that it was last registered by, if that may be repeated.
+    pub pattern: Option<Box<Pattern>>,
 }
 
 impl Record {
@@ -166,21 +174,21 @@ impl Record {
             down: false,
             fixed: new.fixed,
             unsaved: Unsaved::Nothing,
+            pattern: None,
         }
     }
 
-    /// Takes over what a new request says, but for flow and expiry. True: more than CSeq has changed.
-    pub fn update(&mut self, new: &NewContact<'_>, user_agent: Option<&Arc<str>>, now: Time) -> bool {
+    /// Takes over what a new request says, but for flow, expiry and user agent. True: more than CSeq has changed.
+    pub fn update(&mut self, new: &NewContact<'_>, now: Time) -> bool {
         let texts = [new.uri, new.params, new.call_id, new.path];
         let same = self.texts.all() == texts
             && (self.q, self.reg_id, self.behind_nat, self.keeps_alive, self.fixed)
-                == (new.q, new.reg_id, new.behind_nat, new.keeps_alive, new.fixed)
-            && self.user_agent.as_ref() == user_agent;
+                == (new.q, new.reg_id, new.behind_nat, new.keeps_alive, new.fixed);
         self.cseq = new.cseq;
         self.updated = now;
+        self.pattern = None;
         if !same {
             self.texts = Texts::new(texts);
-            self.user_agent = user_agent.cloned();
             self.q = new.q;
             self.reg_id = new.reg_id;
             self.behind_nat = new.behind_nat;

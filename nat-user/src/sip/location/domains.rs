@@ -14,7 +14,7 @@ pub struct DomainId(pub u16);
 /// The names of all domains and the aliases of their users. Only the configuration puts anything in, so nobody can choose keys that collide.
 #[derive(Debug, Default)]
 pub struct Domains {
-    by_name: FxHashMap<Box<str>, DomainId>,
+    by_name: FxHashMap<Box<[u8]>, DomainId>,
     list: Vec<Domain>,
 }
 
@@ -30,7 +30,9 @@ impl Domains {
         let mut all = Domains::default();
         for (id, domain) in (0..).map(DomainId).zip(domains) {
             for name in &domain.names {
-                all.by_name.entry(name.to_ascii_lowercase().into()).or_insert(id);
+                all.by_name
+                    .entry(name.to_ascii_lowercase().into_bytes().into())
+                    .or_insert(id);
             }
             all.list.push(Domain {
                 name: domain.names.first().map(String::as_str).unwrap_or_default().into(),
@@ -46,15 +48,15 @@ impl Domains {
 
     /// The domain that a host means: its name in any case, an IPv6 address in brackets in any notation. `None`: it is not served here.
     pub fn find(&self, host: &[u8]) -> Option<DomainId> {
-        let host = std::str::from_utf8(host).ok()?;
         if let Some(id) = self.by_name.get(host) {
             return Some(*id);
         }
+        let host = std::str::from_utf8(host).ok()?;
         let plain = match uri::host_address(host.as_bytes()) {
             Some(address) => address.to_string(),
             None => host.trim_end_matches('.').to_ascii_lowercase(),
         };
-        self.by_name.get(plain.as_str()).copied()
+        self.by_name.get(plain.as_bytes()).copied()
     }
 
     /// The domain's name, which is the digest realm as well.

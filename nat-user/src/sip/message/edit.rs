@@ -169,27 +169,18 @@ impl Edits {
             return source.clone();
         }
         let mut out = Vec::with_capacity(source.len() + self.text.len());
-        self.write_to(source, Span::new(0, source.len()), &mut out);
-        Bytes::from(out)
-    }
-
-    /// Writes a part of the message, changed as by [`Edits::apply`]. All changes must lie in it.
-    pub fn write(&self, message: &Message, part: Span, out: &mut Vec<u8>) {
-        self.write_to(message.bytes(), part, out);
-    }
-
-    fn write_to(&self, source: &[u8], part: Span, out: &mut Vec<u8>) {
         let mut order: SmallVec<[Splice; 12]> = self.splices.clone();
         order.sort_by_key(|splice| splice.old.start);
-        let (mut at, end) = (part.start as usize, part.end as usize);
+        let mut at = 0;
         for splice in order {
             let old = splice.old.range();
             if old.start > at {
-                out.extend_from_slice(&source[at..old.start.min(end)]);
+                out.extend_from_slice(&source[at..old.start]);
             }
             out.extend_from_slice(&self.text[splice.new.range()]);
-            at = at.max(old.end.min(end));
+            at = at.max(old.end);
         }
-        out.extend_from_slice(&source[at..end]);
+        out.extend_from_slice(&source[at..]);
+        Bytes::from(out)
     }
 }

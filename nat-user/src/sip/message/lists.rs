@@ -40,6 +40,13 @@ impl Iterator for Items<'_> {
             let at = match self.at {
                 Some(at) => at,
                 None => {
+                    let more = match self.header {
+                        0 => self.message.has(self.name),
+                        _ => self.message.has_several(self.name),
+                    };
+                    if !more {
+                        return None;
+                    }
                     let offset = headers.get(self.header..)?.iter().position(|h| h.name == self.name)?;
                     self.header += offset;
                     headers[self.header].value.start
@@ -77,7 +84,11 @@ fn item_end(bytes: &[u8], at: u32, end: u32) -> u32 {
 pub(super) fn find_outside(text: &[u8], wanted: u8) -> Option<usize> {
     let mut at = 0;
     loop {
-        let place = at + memchr::memchr3(wanted, b'"', b'<', &text[at..])?;
+        // Many begin with a bracket, or end with one.
+        let place = match text.get(at)? {
+            b'<' => at,
+            _ => at + memchr::memchr3(wanted, b'"', b'<', &text[at..])?,
+        };
         at = match text[place] {
             byte if byte == wanted => return Some(place),
             b'"' => quote_end(text, place)?,

@@ -10,7 +10,7 @@ macro_rules! names {
         }
 
         impl HeaderName {
-            const ALL: &[(HeaderName, &str, u8)] = &[$((HeaderName::$variant, $name, $compact),)*];
+            const ALL: &[Entry] = &[$((HeaderName::$variant, $name, $compact),)*];
 
             /// The full name; empty for [`HeaderName::Other`].
             pub fn name(self) -> &'static str {
@@ -79,12 +79,19 @@ impl HeaderName {
         let Some(range) = PLACES.get(text.len()..text.len() + 2) else {
             return HeaderName::Other;
         };
-        // Nearly all are told from the others by their first letter, and written as here.
-        let is = |name: &[u8]| name[0] | 0x20 == text[0] | 0x20 && (name == text || name.eq_ignore_ascii_case(text));
+        let found = ends(text);
+        let is = |known: &Known| {
+            known.ends == found && (text.len() <= 16 || known.text.as_bytes().eq_ignore_ascii_case(text))
+        };
         SORTED[usize::from(range[0])..usize::from(range[1])]
             .iter()
-            .find(|(_, name, _)| is(name.as_bytes()))
-            .map_or(HeaderName::Other, |(name, _, _)| *name)
+            .find(|known| is(known))
+            .map_or(HeaderName::Other, |known| known.name)
+    }
+
+    /// A bit of its own, for sets of names.
+    pub(super) const fn bit(self) -> u64 {
+        1 << self as u32
     }
 
     /// Whether lines of this name may carry several values, separated by commas (RFC 3261 section 7.3.1: not the authentication headers).
@@ -113,15 +120,54 @@ type Entry = (HeaderName, &'static str, u8);
 /// The longest name that is known.
 const LONGEST: usize = 20;
 
+/// A name as a text is compared with it.
+#[derive(Clone, Copy)]
+struct Known {
+    name: HeaderName,
+    ends: [u64; 2],
+    text: &'static str,
+}
+
+/// The first and the last eight bytes of a text, letters in lower case: all of it if it has at most sixteen. The length is known otherwise.
+const fn ends(text: &[u8]) -> [u64; 2] {
+    // Letters have bit 6, of the other bytes of names none has.
+    const fn lower(bytes: u64) -> u64 {
+        bytes | (bytes & 0x4040_4040_4040_4040) >> 1
+    }
+    if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        return [lower(u64::from_le_bytes(*first)), lower(u64::from_le_bytes(*last))];
+    }
+    if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+        return [lower(first as u64 | (last as u64) << 32), 0];
+    }
+    let (mut bytes, mut place) = (0, 0);
+    while place < text.len() {
+        bytes |= (text[place] as u64) << (8 * place);
+        place += 1;
+    }
+    [lower(bytes), 0]
+}
+
 /// All names by their length.
-const SORTED: [Entry; HeaderName::ALL.len()] = {
-    let mut sorted = [HeaderName::ALL[0]; HeaderName::ALL.len()];
+static SORTED: [Known; HeaderName::ALL.len()] = {
+    let nothing = Known {
+        name: HeaderName::Other,
+        ends: [0; 2],
+        text: "",
+    };
+    let mut sorted = [nothing; HeaderName::ALL.len()];
     let (mut length, mut place) = (0, 0);
     while length <= LONGEST {
         let mut index = 0;
         while index < HeaderName::ALL.len() {
-            if HeaderName::ALL[index].1.len() == length {
-                sorted[place] = HeaderName::ALL[index];
+            let (name, text, _) = HeaderName::ALL[index];
+            if text.len() == length {
+                sorted[place] = Known {
+                    name,
+                    ends: ends(text.as_bytes()),
+                    text,
+                };
                 place += 1;
             }
             index += 1;
@@ -133,14 +179,14 @@ const SORTED: [Entry; HeaderName::ALL.len()] = {
 };
 
 /// Where the names of each length begin in [`SORTED`].
-const PLACES: [u8; LONGEST + 2] = {
+static PLACES: [u8; LONGEST + 2] = {
     let mut places = [0; LONGEST + 2];
     let mut length = 0;
     while length <= LONGEST {
         let mut index = 0;
-        while index < SORTED.len() {
-            if SORTED[index].1.len() <= length {
-                places[length + 1] = index as u8 + 1;
+        while index < HeaderName::ALL.len() {
+            if HeaderName::ALL[index].1.len() <= length {
+                places[length + 1] += 1;
             }
             index += 1;
         }
@@ -162,6 +208,17 @@ mod tests {
         assert_eq!(HeaderName::of(b"z"), HeaderName::Other);
         assert_eq!(HeaderName::of(b"\0"), HeaderName::Other);
         assert_eq!(HeaderName::of(b""), HeaderName::Other);
+        assert_eq!(HeaderName::of(b"pROXY-aUTHORIZATION"), HeaderName::ProxyAuthorization);
+        for other in [
+            &b"Proxy-Axthorization"[..],
+            b"Call\rID",
+            b"Call\x0dID",
+            b"Vi\xc1",
+            b"V\x09a",
+            b"Froms",
+        ] {
+            assert_eq!(HeaderName::of(other), HeaderName::Other);
+        }
         for (name, text, _) in HeaderName::ALL {
             assert_eq!(HeaderName::of(text.as_bytes()), *name);
             assert_eq!(name.name(), *text);

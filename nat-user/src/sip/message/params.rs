@@ -1,6 +1,9 @@
 //! Parameters: `;name=value;flag` behind a value or in a URI.
 
-use super::lists::find_outside;
+use super::{Class, lists::quote_end};
+
+/// What ends a parameter or its name, or may hide what does.
+static SPECIAL: Class = Class::of(b";=\"<");
 
 /// The parameters behind a value, from their first semicolon (or empty).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,25 +36,52 @@ impl<'a> Params<'a> {
         std::iter::from_fn(move || {
             loop {
                 rest = rest.strip_prefix(b";")?;
-                let end = find_outside(rest, b';').unwrap_or(rest.len());
-                let text = rest[..end].trim_ascii();
+                let (equals, end) = ends(rest);
+                let text = &rest[..end];
                 rest = &rest[end..];
-                if text.is_empty() {
-                    continue;
+                match equals {
+                    None if text.trim_ascii().is_empty() => {}
+                    None => {
+                        return Some(Param {
+                            name: text.trim_ascii(),
+                            value: None,
+                        });
+                    }
+                    Some(equals) => {
+                        return Some(Param {
+                            name: text[..equals].trim_ascii(),
+                            value: Some(unquote(text[equals + 1..].trim_ascii())),
+                        });
+                    }
                 }
-                return Some(match memchr::memchr(b'=', text) {
-                    None => Param {
-                        name: text,
-                        value: None,
-                    },
-                    Some(equals) => Param {
-                        name: text[..equals].trim_ascii_end(),
-                        value: Some(unquote(text[equals + 1..].trim_ascii_start())),
-                    },
-                });
             }
         })
     }
+}
+
+/// Where the first equals sign of a parameter is, and where the parameter ends. Quoted strings and angle brackets are passed over; one that is
+/// never closed reaches to the end.
+fn ends(text: &[u8]) -> (Option<usize>, usize) {
+    let (mut equals, mut at) = (None, 0);
+    while let Some(byte) = text.get(at) {
+        // Parameters are short, so that a plain search is the quicker one.
+        if !SPECIAL.has(*byte) {
+            at += 1;
+            continue;
+        }
+        let next = match byte {
+            b';' => return (equals, at),
+            b'=' => {
+                equals = equals.or(Some(at));
+                Some(at + 1)
+            }
+            b'"' => quote_end(text, at),
+            _ => memchr::memchr(b'>', &text[at..]).map(|length| at + length + 1),
+        };
+        let Some(next) = next else { break };
+        at = next;
+    }
+    (equals, text.len())
 }
 
 /// Without the quotes around it, if there are any.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::{HeaderName, Message, put_address, put_number};
+use super::{Edits, HeaderName, Message, Span, put_address, put_number};
 
 /// A response to be made of a request.
 #[derive(Clone, Debug)]
@@ -42,17 +42,18 @@ impl<'a> Reply<'a> {
         out.push(b' ');
         out.extend_from_slice(self.reason.as_bytes());
         out.extend_from_slice(b"\r\n");
-        let mut first = true;
+        let mut source = self.source;
         for header in request.headers().iter().filter(|header| header.name == HeaderName::Via) {
-            match (first, self.source) {
-                (true, Some(source)) => {
-                    let mut edits = super::Edits::new();
-                    note_source(request, source, &mut edits);
-                    edits.write(request, header.line, &mut out);
+            let mut rest = header.line;
+            // The topmost Via is in the first of the lines.
+            if let Some(source) = source.take() {
+                for (old, note) in notes(request, source).into_iter().flatten() {
+                    out.extend_from_slice(request.text(Span { end: old.start, ..rest }));
+                    note.write(source, &mut out);
+                    rest.start = old.end;
                 }
-                _ => copy(request, header.line, &mut out),
             }
-            first = false;
+            copy(request, rest, &mut out);
         }
         for name in [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
             let Some(header) = request.find(name) else { continue };
@@ -83,39 +84,58 @@ impl<'a> Reply<'a> {
 
 /// Notes where a request came from in its topmost Via (section 18.2.1, RFC 3581 section 4): `received` if sent-by is another address or if the port
 /// is asked for, and the port if it is asked for. What the sender itself has written as `received` is replaced.
-pub fn note_source(request: &Message, source: SocketAddr, edits: &mut super::Edits) {
-    let Some(via) = request.via() else { return };
-    let asks = via.asks_rport();
-    let other = super::uri::host_address(via.host).is_none_or(|host| !super::value::same_address(host, source.ip()));
-    let mut received = false;
-    for param in via.params.iter() {
-        if param.name.eq_ignore_ascii_case(b"rport") && asks {
-            let mut at = request.place(param.name);
-            if let Some(value) = param.value {
-                at.end = request.place(value).end;
-            }
-            edits.replace_with(at, |text| {
-                text.extend_from_slice(b"rport=");
-                put_number(text, source.port().into());
-            });
-        }
-        if param.name.eq_ignore_ascii_case(b"received")
-            && let Some(value) = param.value
-        {
-            edits.replace_with(request.place(value), |text| put_address(text, source.ip()));
-            received = true;
-        }
-    }
-    if !received && (asks || other) {
-        let end = via.span.end;
-        edits.replace_with(super::Span { start: end, end }, |text| {
-            text.extend_from_slice(b";received=");
-            put_address(text, source.ip());
-        });
+pub fn note_source(request: &Message, source: SocketAddr, edits: &mut Edits) {
+    for (old, note) in notes(request, source).into_iter().flatten() {
+        edits.replace_with(old, |text| note.write(source, text));
     }
 }
 
-fn copy(request: &Message, line: super::Span, out: &mut Vec<u8>) {
+/// Something that is noted in a Via.
+#[derive(Clone, Copy, Debug)]
+enum Note {
+    /// In the place of `rport`.
+    Port,
+    /// In the place of the value of `received`.
+    Address,
+    /// Behind the Via.
+    Received,
+}
+
+impl Note {
+    fn write(self, source: SocketAddr, out: &mut Vec<u8>) {
+        match self {
+            Note::Port => {
+                out.extend_from_slice(b"rport=");
+                return put_number(out, source.port().into());
+            }
+            Note::Received => out.extend_from_slice(b";received="),
+            Note::Address => {}
+        }
+        put_address(out, source.ip());
+    }
+}
+
+/// What is to be noted in the topmost Via, each in the place of what is there, in their order.
+fn notes(request: &Message, source: SocketAddr) -> [Option<(Span, Note)>; 2] {
+    let Some(via) = request.via() else { return [None; 2] };
+    let asks = via.asks_rport();
+    let is_other =
+        || super::uri::host_address(via.host).is_none_or(|host| !super::value::same_address(host, source.ip()));
+    let port = via.rport.filter(|_| asks).map(|rport| (rport, Note::Port));
+    let address = match via.received {
+        Some(received) => Some((received, Note::Address)),
+        None => (asks || is_other()).then(|| {
+            let end = via.span.end;
+            (Span { start: end, end }, Note::Received)
+        }),
+    };
+    match (port, address) {
+        (Some((rport, _)), Some((received, _))) if received.start < rport.start => [address, port],
+        _ => [port, address],
+    }
+}
+
+fn copy(request: &Message, line: Span, out: &mut Vec<u8>) {
     let text = request.text(line);
     out.extend_from_slice(text);
     // A line that ended with LF alone, or not at all.

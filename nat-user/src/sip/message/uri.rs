@@ -1,6 +1,9 @@
 //! URIs (RFC 3261 sections 19.1 and 25.1).
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{Class, Message, Params, Span, number};
 use crate::sip::{command::Target, flow::Transport};
@@ -191,26 +194,26 @@ impl Places {
 
 fn sip<'a>(scheme: Scheme, rest: &'a [u8]) -> Option<Uri<'a>> {
     // `;` and `?` may stand in the user part, `@` may not stand behind it: the last `@` before any header decides.
-    let at = memchr::memchr(b'@', rest);
-    let (user, rest) = match at {
-        None => (None, rest),
-        Some(at) => {
-            let userinfo = &rest[..at];
+    let at = find(rest, |b| b == b'@');
+    let (user, rest) = match rest.split_at(at) {
+        (_, []) => (None, rest),
+        (userinfo, [_, rest @ ..]) => {
             let end = find(userinfo, |b| b == b':');
             if end == 0 {
                 return None;
             }
-            (Some(&userinfo[..end]), &rest[at + 1..])
+            (Some(&userinfo[..end]), rest)
         }
     };
-    let host_end = match rest.first()? {
-        b'[' => memchr::memchr(b']', rest)? + 1,
-        _ => find(rest, |b| matches!(b, b':' | b';' | b'?')),
+    let host = match rest.first()? {
+        b'[' => Some(&rest[..=memchr::memchr(b']', rest)?]).filter(|host| is_host(host))?,
+        _ => &rest[..find(rest, |b| !HOST.has(b))],
     };
-    let (host, rest) = rest.split_at(host_end);
-    if !is_host(host) {
+    if host.is_empty() {
         return None;
     }
+    // What else is in the place of the host fails below.
+    let rest = &rest[host.len()..];
     let (port, rest) = match rest.strip_prefix(b":") {
         None => (None, rest),
         Some(rest) => {
@@ -254,8 +257,14 @@ pub fn is_host(host: &[u8]) -> bool {
 /// A host as an address, with or without brackets around IPv6.
 pub fn host_address(host: &[u8]) -> Option<IpAddr> {
     // Most names are told by their first letter.
-    if !matches!(host.first()?, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F' | b':' | b'[') {
-        return None;
+    match host.first()? {
+        b'0'..=b'9' => {
+            if let Some(v4) = ipv4(host) {
+                return Some(IpAddr::V4(v4));
+            }
+        }
+        b'a'..=b'f' | b'A'..=b'F' | b':' | b'[' => {}
+        _ => return None,
     }
     let text = std::str::from_utf8(host).ok()?;
     match text.strip_prefix('[') {
@@ -268,10 +277,38 @@ pub fn host_address(host: &[u8]) -> Option<IpAddr> {
     }
 }
 
+/// Four decimal numbers without leading zeros, as the standard library reads them, but from bytes and in a fraction of the time: several
+/// addresses are in every message.
+fn ipv4(mut text: &[u8]) -> Option<Ipv4Addr> {
+    let digit = |byte: &u8| Some(u32::from(byte.wrapping_sub(b'0'))).filter(|digit| *digit < 10);
+    let mut address = 0;
+    for place in 0..4 {
+        if place > 0 {
+            text = text.strip_prefix(b".")?;
+        }
+        let mut octet = digit(text.first()?)?;
+        text = &text[1..];
+        while octet > 0
+            && let Some(more) = text.first().and_then(digit)
+        {
+            octet = octet * 10 + more;
+            text = &text[1..];
+            if octet > 255 {
+                return None;
+            }
+        }
+        address = address << 8 | octet;
+    }
+    text.is_empty().then(|| address.into())
+}
+
 /// Resolves `%HH`; what is no escape stays. Bytes that are no UTF-8 are replaced.
 pub fn unescape(text: &[u8]) -> Cow<'_, str> {
     if memchr::memchr(b'%', text).is_none() {
-        return String::from_utf8_lossy(text);
+        return match std::str::from_utf8(text) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(text),
+        };
     }
     let mut plain = Vec::with_capacity(text.len());
     let mut at = 0;
@@ -318,6 +355,36 @@ mod tests {
             Some(&b"+1-201-555"[..])
         );
         assert_eq!(parse("soap.beep://192.0.2.103:3002").unwrap().scheme, Scheme::Other);
+    }
+
+    #[test]
+    fn addresses_are_read_as_the_standard_library_reads_them() {
+        for text in [
+            "0.0.0.0",
+            "192.0.2.1",
+            "255.255.255.255",
+            "256.0.0.1",
+            "1000.0.0.1",
+            "1.2.3",
+            "1.2.3.",
+            "1.2.3.4.",
+            "1.2.3.4.5",
+            "1..2.3",
+            ".1.2.3",
+            "01.2.3.4",
+            "00.2.3.4",
+            "1.2.3.4x",
+            "1.2.3.x",
+            "12.example",
+            "1",
+            "2001:db8::1",
+            "1::",
+            "::ffff:1.2.3.4",
+            "fe80::1",
+            "face.example",
+        ] {
+            assert_eq!(host_address(text.as_bytes()), text.parse().ok(), "{text}");
+        }
     }
 
     #[test]

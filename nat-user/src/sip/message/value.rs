@@ -18,6 +18,10 @@ pub struct Via<'a> {
     pub port: Option<u16>,
     pub params: Params<'a>,
     branch: &'a [u8],
+    /// The first `rport` with its value.
+    pub(super) rport: Option<Span>,
+    /// The value of the first `received`.
+    pub(super) received: Option<Span>,
     asks_rport: bool,
     offers_keep: bool,
 }
@@ -26,23 +30,35 @@ impl<'a> Via<'a> {
     /// Reads the value at `span`. `None`: it is none.
     pub fn parse(message: &'a Message, span: Span) -> Option<Via<'a>> {
         let text = message.text(span);
-        let (protocol, rest) = text.split_at(memchr::memchr(b'/', text)?);
-        let (version, rest) = rest[1..].split_at(memchr::memchr(b'/', &rest[1..])?);
-        if !protocol.trim_ascii().eq_ignore_ascii_case(b"SIP") {
-            return None;
-        }
-        let rest = rest[1..].trim_ascii_start();
+        let (version, rest) = match text.strip_prefix(b"SIP/2.0/") {
+            Some(rest) => (&text[4..7], rest),
+            None => {
+                let (protocol, rest) = text.split_at(memchr::memchr(b'/', text)?);
+                let (version, rest) = rest[1..].split_at(memchr::memchr(b'/', &rest[1..])?);
+                if !protocol.trim_ascii().eq_ignore_ascii_case(b"SIP") {
+                    return None;
+                }
+                (version, &rest[1..])
+            }
+        };
+        let rest = rest.trim_ascii_start();
         let (transport, rest) = rest.split_at(rest.iter().position(u8::is_ascii_whitespace)?);
         let params_at = memchr::memchr(b';', rest).unwrap_or(rest.len());
         let (sent_by, params) = rest.split_at(params_at);
         let (host, port) = host_port(sent_by.trim_ascii())?;
         let params = Params(params);
         let (mut branch, mut asks_rport, mut offers_keep) = (None, false, false);
+        let (mut rport, mut received) = (None, None);
         for param in params.iter() {
             if param.name.eq_ignore_ascii_case(b"branch") {
                 branch = branch.or(Some(param.value.unwrap_or_default()));
             } else if param.name.eq_ignore_ascii_case(b"rport") {
+                let end = message.place(param.value.unwrap_or(param.name)).end;
+                let start = message.place(param.name).start;
+                rport = rport.or(Some(Span { start, end }));
                 asks_rport |= param.value.is_none_or(<[u8]>::is_empty);
+            } else if param.name.eq_ignore_ascii_case(b"received") {
+                received = received.or(param.value.map(|value| message.place(value)));
             } else if param.name.eq_ignore_ascii_case(b"keep") {
                 offers_keep = true;
             }
@@ -55,6 +71,8 @@ impl<'a> Via<'a> {
             port,
             params,
             branch: branch.unwrap_or_default(),
+            rport,
+            received,
             asks_rport,
             offers_keep,
         })
@@ -97,15 +115,17 @@ impl<'a> Via<'a> {
 /// Where the parts of a message's topmost Via are: it is read once, although many ask for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TopVia {
-    span: Span,
-    version: Span,
-    transport: Span,
-    host: Span,
-    port: Option<u16>,
-    params: Span,
-    branch: Span,
-    asks_rport: bool,
-    offers_keep: bool,
+    pub span: Span,
+    pub version: Span,
+    pub transport: Span,
+    pub host: Span,
+    pub port: Option<u16>,
+    pub params: Span,
+    pub branch: Span,
+    pub rport: Option<Span>,
+    pub received: Option<Span>,
+    pub asks_rport: bool,
+    pub offers_keep: bool,
     /// There is no other one.
     pub alone: bool,
 }
@@ -124,6 +144,8 @@ impl TopVia {
             port: via.port,
             params: place(via.params.0),
             branch: place(via.branch),
+            rport: via.rport,
+            received: via.received,
             asks_rport: via.asks_rport,
             offers_keep: via.offers_keep,
             alone: all.next().is_none(),
@@ -140,6 +162,8 @@ impl TopVia {
             port: self.port,
             params: Params(message.text(self.params)),
             branch: message.text(self.branch),
+            rport: self.rport,
+            received: self.received,
             asks_rport: self.asks_rport,
             offers_keep: self.offers_keep,
         }
@@ -206,6 +230,75 @@ impl<'a> NameAddr<'a> {
     /// The URI taken apart.
     pub fn parsed(&self) -> Option<Uri<'a>> {
         Uri::parse(self.uri)
+    }
+}
+
+/// Where the parts of From or To are, and those of the URI in it: both are read once, although many ask for them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AddressPlaces {
+    span: Span,
+    uri: Span,
+    params: Span,
+    bracketed: bool,
+    parts: Option<uri::Places>,
+}
+
+impl AddressPlaces {
+    /// Reads the first header of this name. `None`: there is none that can be read.
+    pub fn of(message: &Message, name: HeaderName) -> Option<AddressPlaces> {
+        let address = NameAddr::parse(message, message.find(name)?.value)?;
+        Some(AddressPlaces {
+            span: address.span,
+            uri: address.uri_span,
+            params: message.place(address.params.0),
+            bracketed: address.bracketed,
+            parts: uri::Places::of(message, address.uri),
+        })
+    }
+
+    /// As it stands in the message that it was read from.
+    pub fn address(self, message: &Message) -> NameAddr<'_> {
+        NameAddr {
+            span: self.span,
+            uri: message.text(self.uri),
+            uri_span: self.uri,
+            params: Params(message.text(self.params)),
+            bracketed: self.bracketed,
+        }
+    }
+
+    /// Its URI taken apart, as [`NameAddr::parsed`].
+    pub fn uri(self, message: &Message) -> Option<Uri<'_>> {
+        self.parts.map(|parts| parts.of_message(message))
+    }
+}
+
+/// Where the parts of CSeq are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CSeqPlaces {
+    pub number: u32,
+    pub method: Method,
+    pub method_text: Span,
+}
+
+impl CSeqPlaces {
+    /// Reads the first one. `None`: there is none that can be read.
+    pub fn of(message: &Message) -> Option<CSeqPlaces> {
+        let cseq = CSeq::parse(message.value(HeaderName::CSeq)?)?;
+        Some(CSeqPlaces {
+            number: cseq.number,
+            method: cseq.method,
+            method_text: message.place(cseq.method_text),
+        })
+    }
+
+    /// As it stands in the message that it was read from.
+    pub fn of_message(self, message: &Message) -> CSeq<'_> {
+        CSeq {
+            number: self.number,
+            method: self.method,
+            method_text: message.text(self.method_text),
+        }
     }
 }
 

@@ -4,26 +4,32 @@ use std::io::Write as _;
 
 use super::{Circumstances, Registrar};
 use crate::sip::{
-    location::{Contact, Location},
+    location::{Contact, ContactId, Location},
     message::{HeaderName, put_number},
     time::Time,
 };
+
+/// What every 200 says that we can do.
+const SUPPORTED: &[u8] = b"Supported: path, outbound\r\n";
 
 impl Registrar {
     /// The headers of a 200: all contacts with what is left of their time.
     pub(super) fn success(&mut self, done: &Circumstances<'_>, aor: &str, location: &Location, now: Time) {
         let message = done.request.message;
         let mut outbound = false;
-        for contact in location.contacts(aor, now) {
+        let mut show = |contact: Contact<'_>| {
             write_contact(&mut self.headers, &contact, now);
             outbound |= contact.reg_id.is_some()
                 && contact.call_id == done.call_id
                 && contact.cseq == done.cseq
                 && done.supports_outbound;
+        };
+        // Whose contact is known need not be looked up again.
+        match done.registered {
+            Some(id) => location.beside(id, now).for_each(&mut show),
+            None => location.contacts(aor, now).for_each(&mut show),
         }
-        self.headers.extend_from_slice(b"Date: ");
-        self.headers.extend_from_slice(self.date.at(now).as_bytes());
-        self.headers.extend_from_slice(b"\r\n");
+        self.date(now);
         if !done.path.is_empty() && message.has_token(HeaderName::Supported, "path") {
             self.headers.extend_from_slice(b"Path: ");
             self.headers.extend_from_slice(&done.path);
@@ -35,7 +41,22 @@ impl Registrar {
                 let _ = write!(self.headers, "Flow-Timer: {}\r\n", self.keep(&done.request.flow));
             }
         }
-        self.headers.extend_from_slice(b"Supported: path, outbound\r\n");
+        self.headers.extend_from_slice(SUPPORTED);
+    }
+
+    /// The same for a request that has nothing but this contact refreshed.
+    pub(super) fn refreshed(&mut self, id: ContactId, location: &Location, now: Time) {
+        for contact in location.beside(id, now) {
+            write_contact(&mut self.headers, &contact, now);
+        }
+        self.date(now);
+        self.headers.extend_from_slice(SUPPORTED);
+    }
+
+    fn date(&mut self, now: Time) {
+        self.headers.extend_from_slice(b"Date: ");
+        self.headers.extend_from_slice(self.date.at(now).as_bytes());
+        self.headers.extend_from_slice(b"\r\n");
     }
 
     /// The headers of a refusal.

@@ -422,13 +422,16 @@ impl<E: Engine> Shell<E> {
     fn send_datagram(&mut self, flow: Flow, bytes: Bytes, ticket: Option<Ticket>) -> Result<(), Refused> {
         let udp = find(&mut self.listeners, flow.listener).and_then(Listening::udp);
         let udp = udp.ok_or((SendError::Unreachable, Reason::Unreachable))?;
-        udp.push(flow.remote, bytes.clone(), ticket)
-            .map_err(|reason| match reason {
-                SendError::Overloaded => (reason, Reason::QueueFull),
-                _ => (reason, Reason::Unreachable),
-            })?;
-        let local = udp.local_for(flow.remote);
-        self.trace(Direction::Out, flow, local, &bytes);
+        // A copy only for those who look.
+        let traced = (!self.taps.is_empty()).then(|| bytes.clone());
+        udp.push(flow.remote, bytes, ticket).map_err(|reason| match reason {
+            SendError::Overloaded => (reason, Reason::QueueFull),
+            _ => (reason, Reason::Unreachable),
+        })?;
+        if let Some(bytes) = traced {
+            let local = udp.local_for(flow.remote);
+            self.trace(Direction::Out, flow, local, &bytes);
+        }
         Ok(())
     }
 

@@ -36,6 +36,11 @@ impl Taps {
         self.0.push(tap);
     }
 
+    /// Whether nobody listens.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Tells everybody who listens. Who does not keep up loses messages, which is counted; who has gone is forgotten.
     #[inline]
     pub(super) fn tell(&mut self, counters: &mut Counters, traced: impl Fn() -> Traced) {

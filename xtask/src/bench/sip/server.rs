@@ -45,6 +45,8 @@ pub struct Options {
     pub prompts: Option<u32>,
     /// Registrations that it must have room for.
     pub registrations: u32,
+    /// Whether the load may send as much as it likes.
+    pub trusted: bool,
 }
 
 /// A running server.
@@ -101,8 +103,9 @@ impl Stand {
             Some(seconds) => format!("[sip.paths]\nudp = \"options\"\ninterval = \"{seconds}s\"\n"),
             None => "[sip.paths]\nudp = \"off\"\n".into(),
         };
+        let trusted: &[&str] = if options.trusted { &["10.0.0.0/8"] } else { &[] };
         let toml = format!(
-            "[sip]\nstore = {store:?}\ntrusted = [\"10.0.0.0/8\"]\n[[sip.listen]]\ntransport = \"udp\"\naddress = \"{}\"\n\
+            "[sip]\nstore = {store:?}\ntrusted = {trusted:?}\n[[sip.listen]]\ntransport = \"udp\"\naddress = \"{}\"\n\
              [[sip.domain]]\nnames = [\"{DOMAIN}\"]\nauthenticate = false\n[sip.registrar]\nmax_registrations = {}\n{prompts}",
             SERVER.ip(),
             options.registrations.max(1000),
