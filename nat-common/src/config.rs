@@ -147,7 +147,12 @@ pub struct State {
     pub tick_shift: u32,
     /// Number of processors that may run the program.
     pub cpus: u32,
+    /// Whether packets from inside go through two stages ([`crate::stage`]). Never so unless every device of an outside
+    /// interface has the second stage's program, and had it before any frame was queued that the kernel has not sent yet.
+    pub staged: u32,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 const _: () = assert!(size_of::<Config>() == 2 * 8 + 4 * 30);
-const _: () = assert!(size_of::<State>() == 16);
+const _: () = assert!(size_of::<State>() == 24);

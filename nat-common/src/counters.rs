@@ -135,6 +135,8 @@ reasons! {
     HairpinOff => Drop, "hairpin_off";
     /// The kernel refused a change of the frame.
     Rewrite => Drop, "rewrite";
+    /// Its way changed between the two stages of its translation.
+    Overtaken => Drop, "overtaken";
     /// To a leg of the relay, from an address that its gate is closed for.
     RelayGate => Drop, "relay_gate";
     /// To a leg of the relay, but not what its media begins with (RFC 7983).

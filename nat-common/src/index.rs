@@ -63,6 +63,12 @@ impl Place {
         }
     }
 
+    /// Number of the line with the favourite place of the first bucket.
+    #[inline(always)]
+    pub fn line(&self) -> u32 {
+        self.buckets[0] << 1 | self.half()
+    }
+
     #[inline(always)]
     fn half(&self) -> u32 {
         self.favourite / LINE as u32

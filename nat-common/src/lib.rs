@@ -30,6 +30,7 @@ pub mod raw;
 pub mod relay;
 pub mod rewrite;
 pub mod session;
+pub mod stage;
 pub mod tables;
 pub mod translate;
 pub mod verdict;

@@ -9,7 +9,7 @@ use crate::raw::{Word8, Word16, Word32, Word64, opaque, opaque64};
 use crate::relay::Leg;
 
 /// Version of everything in this file. Pins of another version are never opened.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// External addresses at most.
 pub const MAX_ADDRESSES: u32 = 256;
@@ -273,6 +273,32 @@ impl Bucket {
         // As a number that LLVM knows nothing of, or it would compute an address that the verifier cannot follow.
         let i = opaque(i as u32) as usize;
         &self.0[(i / LINE) & 1][i % LINE]
+    }
+}
+
+/// Frames that the kernel sends at once at most: its bulk queue of a device.
+pub const BATCH: usize = 16;
+
+/// What the first stage ([`crate::stage`]) tells the second one, on each CPU.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Batch {
+    /// Packets since the second stage looked last.
+    pub count: Word32,
+    /// Always zero.
+    pub reserved: Word32,
+    /// Numbers of the lines where their bindings must be: twice the bucket's, and the half. Of more packets than there is
+    /// room for, the last ones.
+    pub lines: [Word32; BATCH],
+}
+
+impl Batch {
+    /// Notes one more.
+    #[inline(always)]
+    pub fn add(&self, line: u32) {
+        let count = self.count.get();
+        self.lines[opaque(count) as usize & (BATCH - 1)].set(line);
+        self.count.set(count.wrapping_add(1));
     }
 }
 
@@ -619,6 +645,7 @@ const _: () = {
     assert!(size_of::<Slot>() == 32);
     assert!(size_of::<Traffic>() == 32);
     assert!(size_of::<Entry>() == 16);
+    assert!(size_of::<Batch>() == 72);
     assert!(size_of::<Bucket>() == 128);
     assert!(size_of::<Block>() == 16);
     assert!(size_of::<Host>() == 16 + 8 * MAX_BLOCKS_PER_HOST);

@@ -128,6 +128,14 @@ pub struct Head {
     pub transport: [u64; 2],
 }
 
+impl Head {
+    /// Whether it is UDP, if it is IPv4 without options.
+    #[inline(always)]
+    pub fn is_udp(&self) -> bool {
+        (self.ip[1] >> 48) as u8 == crate::flow::IP_UDP
+    }
+}
+
 /// Bytes of a [`Head`].
 pub const HEAD_LEN: usize = 54;
 /// Length of an Ethernet header.

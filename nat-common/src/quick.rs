@@ -16,6 +16,7 @@ use crate::packet::{ETHERNET_LEN, ETHERTYPE_IPV4, Head, Packet};
 use crate::parse::{DF, MF, OFFSET};
 use crate::ports::{slot_index, slot_parts};
 use crate::session::SYN;
+use crate::stage;
 use crate::tables::Tables;
 use crate::translate::{Use, martian, used};
 use crate::verdict::Outcome;
@@ -37,7 +38,14 @@ pub fn translate<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32
 
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn from_inside<P: Packet, T: Tables>(p: &mut P, t: &T, device: u32) -> Outcome {
-    outward(p, t, device).unwrap_or(Outcome::GO_ON)
+    outward::<false, _, _>(p, t, device).unwrap_or(Outcome::GO_ON)
+}
+
+/// The second stage ([`stage`]) of a packet from inside, if it is one of those.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub fn translate_late<P: Packet, T: Tables>(p: &mut P, t: &T, device: u32) -> Outcome {
+    stage::fetch(t);
+    outward::<true, _, _>(p, t, device).unwrap_or(Outcome::GO_ON)
 }
 
 #[cfg_attr(target_arch = "bpf", inline(never))]
@@ -56,6 +64,8 @@ pub struct Now<'t> {
     pub generation: u32,
     /// Processors that may run the program.
     pub cpus: u32,
+    /// See [`State::staged`].
+    pub staged: bool,
 }
 
 impl<'t> Now<'t> {
@@ -68,27 +78,34 @@ impl<'t> Now<'t> {
             ticks: t.now(state),
             generation: state.route_generation,
             cpus: state.cpus,
+            staged: state.staged != 0,
         })
     }
 }
 
 #[inline(always)]
-fn outward<P: Packet, T: Tables>(p: &mut P, t: &T, device: u32) -> Option<Outcome> {
+fn outward<const LATE: bool, P: Packet, T: Tables>(p: &mut P, t: &T, device: u32) -> Option<Outcome> {
     let head = p.head().filter(ordinary)?;
     let now = &Now::of(t)?;
     let key = key_of(&head);
     let place = Place::of(now.cfg, &key);
+    if !LATE
+        && now.staged
+        && let Some(staged) = stage::put_off(p, t, now, &head, &place, device)
+    {
+        return Some(staged);
+    }
     let probe = index::probe(t, &place)?;
     let h = Plain::of(p, &head, now.cfg)?;
     if h.is_watched(now.cfg, h.destination.port) {
         return None;
     }
     let way = h.way(t, now, device, h.destination.addr)?;
-    if way.class.get() != Class::Outside as u8 || !h.fits(way) {
+    if !h.leaves_by(way) {
         return to_relay(t, &h, way);
     }
     // In the shadow of the probe.
-    if !t.announce(way.port.get()) {
+    if !LATE && !t.announce(way.port.get()) {
         return None;
     }
     let found = index::find_quickly(t, &place, &probe)?;
@@ -229,7 +246,7 @@ pub(crate) struct Plain {
 impl Plain {
     /// Whether it may be part of a registration that the daemon gets a copy of ([`crate::watch`]), by its remote port.
     #[inline(always)]
-    fn is_watched(&self, cfg: &Config, remote: u16) -> bool {
+    pub(crate) fn is_watched(&self, cfg: &Config, remote: u16) -> bool {
         self.proto as u8 == Proto::Udp as u8 && watches(cfg.watch, remote)
     }
 
@@ -299,6 +316,12 @@ impl Plain {
     pub(crate) fn fits(&self, way: &Destination) -> bool {
         let mtu = way.mtu.get();
         self.ttl > 1 && (mtu == 0 || self.total_len <= mtu) && way.vlan.get() == 0
+    }
+
+    /// Whether the packet, from inside, can go this way to the outside.
+    #[inline(always)]
+    pub(crate) fn leaves_by(&self, way: &Destination) -> bool {
+        way.class.get() == Class::Outside as u8 && self.fits(way)
     }
 
     /// Lifetime, protocol and checksum of the new header, in the high half.

@@ -6,7 +6,7 @@ use crate::config::{Config, State};
 use crate::event::Event;
 use crate::flow::{InsideKey, Proto, Side};
 use crate::index;
-use crate::maps::{Address, Block, Bucket, Destination, Fragment, Host, Interface, Session, Slot, Traffic};
+use crate::maps::{Address, Batch, Block, Bucket, Destination, Fragment, Host, Interface, Session, Slot, Traffic};
 use crate::packet::Packet;
 use crate::policy::Rule;
 use crate::ports;
@@ -84,6 +84,8 @@ pub trait Tables {
     fn nanos(&self) -> u64;
     /// A cached destination of this CPU.
     fn destination(&self, index: u32) -> Option<&Destination>;
+    /// What the stages of this CPU tell each other; `None` if nothing is staged here.
+    fn batch(&self) -> Option<&Batch>;
     /// A policy rule.
     fn rule(&self, index: u32) -> Option<&Rule>;
     /// Index of the external address that `addr` is.

@@ -44,6 +44,16 @@ pub fn process<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) 
     process_thoroughly(p, t, side, device)
 }
 
+/// The second stage ([`crate::stage`]) of a packet from inside whose mark was taken: what [`process`] would have done.
+#[inline(always)]
+pub fn process_late<P: Packet, T: Tables>(p: &mut P, t: &T, device: u32) -> Outcome {
+    let outcome = quick::translate_late(p, t, device);
+    if !outcome.is_open() {
+        return outcome;
+    }
+    process_thoroughly(p, t, Side::Inside, device)
+}
+
 /// The same without the short way of [`crate::quick`].
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub fn process_thoroughly<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Outcome {

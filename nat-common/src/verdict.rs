@@ -78,6 +78,18 @@ impl Outcome {
         Self::new(reason, FORWARD, port, 1)
     }
 
+    /// Hand it over to the second stage ([`crate::stage`]), which is on the way out by interface number `port`.
+    #[inline(always)]
+    pub const fn staged(port: u32) -> Self {
+        Self::new(Reason::Outbound, FORWARD, port, 2)
+    }
+
+    /// Whether this is [`Self::staged`]: announced, and counted by the second stage.
+    #[inline(always)]
+    pub const fn is_staged(self) -> bool {
+        self.0 >> 42 == 2 && self.0 >> 8 & 3 == FORWARD
+    }
+
     /// Copy it to the slow path.
     #[inline(always)]
     pub const fn punt(reason: Reason, value: u32, out: u32) -> Self {
@@ -172,6 +184,9 @@ mod tests {
                 _ => assert!(matches!(reason.action(), Action::Drop | Action::Forward)),
             }
         }
+        let staged = Outcome::staged(63);
+        assert!(staged.is_staged() && !Outcome::announced(Reason::Outbound, 63).is_staged());
+        assert_eq!(staged.verdict(), Verdict::Forward(Reason::Outbound, 63));
         let argument = Argument {
             value: u32::MAX,
             out: (1 << 22) - 1,

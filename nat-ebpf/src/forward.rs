@@ -34,6 +34,17 @@ pub fn redirect(outcome: Outcome) -> (u32, u32) {
     }
 }
 
+/// Whether this interface is on the device that the frame is about to be sent by. Only for programs of device maps.
+#[inline(always)]
+pub fn is_here(ctx: &XdpContext, port: u32) -> bool {
+    // SAFETY: the context is that of the running program, and such a program may read the field.
+    let device = unsafe { (*ctx.ctx).egress_ifindex };
+    let interface = Maps { ctx: Some(ctx) }
+        .interface(port)
+        .map(|interface| interface.device);
+    interface == Some(device)
+}
+
 /// Notes where the frame will go if the program says so; false if there is no such interface.
 #[inline(always)]
 pub fn announce(port: u32) -> bool {

@@ -1,4 +1,5 @@
-//! The XDP programs of sipnat: one for inside interfaces, one for outside interfaces.
+//! The XDP programs of sipnat: one for inside interfaces, one for outside interfaces, and one for frames that leave by the
+//! latter.
 //!
 //! They are thin: `nat_common::translate::process` parses, classifies, looks up (and allocates), finds the way out, and
 //! writes; what is left here is where packets, tables and routes come from and where the packet goes.
@@ -28,7 +29,9 @@ mod programs {
     use nat_common::{
         counters::{Action, Reason},
         flow::Side,
-        translate::process,
+        stage,
+        translate::{process, process_late},
+        verdict::Outcome,
     };
 
     #[inline(always)]
@@ -39,8 +42,17 @@ mod programs {
             side,
             ctx.ingress_ifindex() as u32,
         );
+        if outcome.is_staged() {
+            return xdp_action::XDP_REDIRECT;
+        }
+        finish(ctx, side, outcome, forward::redirect)
+    }
+
+    /// Does what was decided, and counts it. `send` does it if the frame is to be sent; it returns the action and the reason.
+    #[inline(always)]
+    fn finish(ctx: &XdpContext, side: Side, outcome: Outcome, send: impl FnOnce(Outcome) -> (u32, u32)) -> u32 {
         let (action, reason) = match outcome.action() {
-            Action::Forward => forward::redirect(outcome),
+            Action::Forward => send(outcome),
             Action::Pass => (xdp_action::XDP_PASS, outcome.reason()),
             Action::Drop => (xdp_action::XDP_DROP, outcome.reason()),
             Action::Punt => (xdp_action::XDP_DROP, forward::punt(ctx, outcome)),
@@ -61,6 +73,21 @@ mod programs {
     #[xdp(frags)]
     fn sipnat_outside(ctx: XdpContext) -> u32 {
         handle(&ctx, Side::Outside)
+    }
+
+    /// The second stage of packets from inside: run on what is redirected to the devices of outside interfaces. Here "pass" means
+    /// sent.
+    #[xdp(frags, map = "devmap")]
+    fn sipnat_late(ctx: XdpContext) -> u32 {
+        let packet = &mut XdpPacket::new(&ctx);
+        if !stage::take_up(packet) {
+            return xdp_action::XDP_PASS;
+        }
+        let outcome = process_late(packet, &Maps { ctx: Some(&ctx) }, ctx.ingress_ifindex() as u32);
+        let outcome = stage::settle(outcome, |port| forward::is_here(&ctx, port));
+        finish(&ctx, Side::Inside, outcome, |outcome| {
+            (xdp_action::XDP_PASS, outcome.reason())
+        })
     }
 
     /// For devices whose VLANs are on both sides.

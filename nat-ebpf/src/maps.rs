@@ -19,7 +19,7 @@ use nat_common::{
     event::{Event, PUNT_MAX, Punt},
     flow::{InsideKey, Proto, Side},
     maps::{
-        Address, Block, Bucket, Destination, Fragment, Host, Interface, LOCKS as LOCK_COUNT, MAX_INTERFACES,
+        Address, Batch, Block, Bucket, Destination, Fragment, Host, Interface, LOCKS as LOCK_COUNT, MAX_INTERFACES,
         PUNT_SOURCES, Session, Slot, Tokens, Traffic,
     },
     packet::Packet,
@@ -131,6 +131,9 @@ pub static WATCH_SCRATCH: PerCpuArray<WatchScratch> = PerCpuArray::with_max_entr
 /// Last identification given to a packet by each CPU.
 #[map]
 static IDS: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+/// What the stages of each CPU tell each other.
+#[map]
+static BATCHES: PerCpuArray<Batch> = PerCpuArray::with_max_entries(1, 0);
 /// What the clock said last.
 #[map]
 static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
@@ -282,6 +285,11 @@ impl Tables for Maps<'_> {
     #[inline(always)]
     fn destination(&self, index: u32) -> Option<&Destination> {
         DESTINATIONS.get(index)
+    }
+
+    #[inline(always)]
+    fn batch(&self) -> Option<&Batch> {
+        BATCHES.get(0)
     }
 
     #[inline(always)]

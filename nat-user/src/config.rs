@@ -137,6 +137,8 @@ pub struct Nat {
     pub destinations: u32,
     /// Legs of the media relay at one time: external ports that it relays by. Default 20000.
     pub relay_legs: u32,
+    /// Bindings from which on UDP from inside is translated in two stages. Default 200000.
+    pub staged_from: u32,
 }
 
 /// `[pap]`: hosts inside ask for ports by PCP (RFC 6887) and NAT-PMP (RFC 6886).

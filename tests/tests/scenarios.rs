@@ -15,6 +15,8 @@ mod policy;
 mod registrations;
 #[path = "scenarios/relay.rs"]
 mod relay;
+#[path = "scenarios/stages.rs"]
+mod stages;
 
 use serde_json::Value;
 use tests::prelude::*;

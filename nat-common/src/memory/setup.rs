@@ -5,8 +5,8 @@ use super::{World, addr};
 use crate::config::{Config, FLAG_HAIRPIN, FLAG_INSIDE_PREFIXES, FLAG_POLICY, Filtering, State};
 use crate::flow::Proto;
 use crate::maps::{
-    AddressWord, BlockState, BlockWord, FRAGMENT_BUCKET, Interface, PORTS, ROLE_INSIDE, ROLE_OUTSIDE, SESSION_BUCKET,
-    egress_key, ingress_key,
+    AddressWord, Batch, BlockState, BlockWord, FRAGMENT_BUCKET, Interface, PORTS, ROLE_INSIDE, ROLE_OUTSIDE,
+    SESSION_BUCKET, egress_key, ingress_key,
 };
 use crate::policy::Rule;
 use crate::ports::{block_index, free_place, free_words, slot_index, used_place};
@@ -233,6 +233,8 @@ impl Setup {
                 route_generation: 1,
                 tick_shift: 0,
                 cpus: 2,
+                staged: 0,
+                reserved: 0,
             },
             addresses: Lazy::new(addresses),
             slots: Lazy::new(slots),
@@ -246,6 +248,7 @@ impl Setup {
             fragments: Lazy::new(self.fragment_buckets * FRAGMENT_BUCKET),
             legs: Lazy::new(self.legs),
             destinations: (0..super::tables::CPUS).map(|_| Lazy::new(256)).collect(),
+            batches: (0..super::tables::CPUS).map(|_| Batch::default()).collect(),
             rules: self.rules.clone(),
             external: (0..).zip(&self.externals).map(|(i, &a)| (a, i)).collect(),
             local: self.locals.iter().copied().collect::<HashSet<u32>>(),

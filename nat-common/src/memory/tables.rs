@@ -7,16 +7,17 @@ use crate::flow::{Endpoint, InsideKey, Proto, Side};
 use crate::hash::mix;
 use crate::index;
 use crate::maps::{
-    Address, AddressWord, Block, Bucket, Destination, Fragment, Host, Interface, KIND_STATIC, Session, Slot, SlotState,
-    SlotWord, Traffic,
+    Address, AddressWord, Batch, Block, Bucket, Destination, Fragment, Host, Interface, KIND_STATIC, Session, Slot,
+    SlotState, SlotWord, Traffic,
 };
 use crate::packet::Packet;
 use crate::policy::Rule;
 use crate::ports::{slot_index, used_place};
 use crate::raw::Word64;
 use crate::relay::Leg;
+use crate::stage;
 use crate::tables::{Route, RouteKind, Tables};
-use crate::translate::process;
+use crate::translate::{process, process_late};
 use crate::verdict::Verdict;
 use crate::watch::{self, Copied, MAX_LEN, NOT, Seen};
 use std::boxed::Box;
@@ -63,6 +64,7 @@ pub struct MemTables {
     pub(super) fragments: Lazy<Fragment>,
     pub(super) legs: Lazy<Leg>,
     pub(super) destinations: Vec<Lazy<Destination>>,
+    pub(super) batches: Vec<Batch>,
     pub(super) external: HashMap<u32, u32>,
     pub(super) local: HashSet<u32>,
     pub(super) bypass: Vec<Prefix>,
@@ -183,6 +185,18 @@ impl MemTables {
     pub fn run(&self, side: Side, device: u32, frame: &mut crate::packet::Bytes) -> Verdict {
         process(frame, self, side, device).verdict()
     }
+
+    /// One frame through both stages ([`crate::stage`]), if it is one of those, as the kernel program does it.
+    pub fn run_staged(&self, side: Side, device: u32, frame: &mut crate::packet::Bytes) -> Verdict {
+        let outcome = process(frame, self, side, device);
+        if !outcome.is_staged() {
+            return outcome.verdict();
+        }
+        assert!(stage::take_up(frame), "what goes on to the second stage has the mark");
+        let sent = self.interfaces[outcome.argument().value as usize].device;
+        let here = |port| self.interface(port).is_some_and(|i| i.device == sent);
+        stage::settle(process_late(frame, self, device), here).verdict()
+    }
 }
 
 impl Tables for MemTables {
@@ -252,6 +266,10 @@ impl Tables for MemTables {
 
     fn nanos(&self) -> u64 {
         self.nanos.load(SeqCst)
+    }
+
+    fn batch(&self) -> Option<&Batch> {
+        Some(&self.batches[CPU.get()])
     }
 
     fn destination(&self, index: u32) -> Option<&Destination> {

@@ -46,6 +46,7 @@ impl Default for Nat {
             sessions: 262_144,
             destinations: 16_384,
             relay_legs: 20_000,
+            staged_from: 200_000,
         }
     }
 }

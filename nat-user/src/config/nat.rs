@@ -97,6 +97,13 @@ pub fn nat(raw: raw::Nat, overrides: &Overrides) -> Result<Nat, Fault> {
             "nat.relay_legs",
             "legs",
         )?,
+        staged_from: number(
+            raw.staged_from,
+            default.staged_from,
+            1..=u32::MAX,
+            "nat.staged_from",
+            "bindings",
+        )?,
     })
 }
 

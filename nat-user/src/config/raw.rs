@@ -60,6 +60,7 @@ pub struct Nat {
     pub sessions: At<i64>,
     pub destinations: At<i64>,
     pub relay_legs: At<i64>,
+    pub staged_from: At<i64>,
 }
 
 #[derive(Default, Deserialize)]

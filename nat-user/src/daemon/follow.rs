@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{blocks::News, life::Life, nat::Nat, slow, start::set_addresses, topology::Topology};
 use crate::{
-    dataplane::geometry,
+    dataplane::{geometry, stages},
     net::{self, Event},
     records,
     sweep::BlockNews,
@@ -141,8 +141,12 @@ impl Nat {
         for (place, word) in replaced {
             self.hand_over_blocks(place, word);
         }
-        kernel.surround(&new.surroundings(&places))?;
-        let config = self.state.current().config.clone();
+        let (config, mode) = {
+            let current = self.state.current();
+            (current.config.clone(), current.mode)
+        };
+        let staged_from = stages::from(&config, &kernel.capacity, mode);
+        kernel.surround(&new.surroundings(&places), staged_from)?;
         let mut numbers = self.state.current().numbers;
         let mtu = geometry::numbers(&config, &kernel.capacity, &kernel.clock, 0, new.mtu(), 0).mss;
         if mtu != numbers.mss {

@@ -260,6 +260,7 @@ fn start_sweeper(state: Arc<State>, news: mpsc::UnboundedSender<News>) -> Result
             if stats.repaired != 0 {
                 tracing::warn!(count = stats.repaired, "put entries right that nobody owned");
             }
+            state.kernel.stage(stats.bindings.iter().sum());
             tracing::trace!(?stats, "swept");
             state.swept(stats);
             match stopped.recv_timeout(pause) {

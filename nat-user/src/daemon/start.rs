@@ -19,6 +19,7 @@ use crate::{
         kernel::{self, Kernel, cpus},
         links::Wanted,
         pins::{self, Pins},
+        stages,
     },
     forwards::{self, Forwards},
     metrics,
@@ -247,7 +248,8 @@ fn prepare(
     let now = kernel.clock.now();
     forwards::apply(&kernel.tables, &numbers, &forwards.slots(&kernel.tables, &numbers), now);
     kernel.set_prefixes(&config.nat.bypass, &config.nat.inside_prefixes)?;
-    kernel.surround(&topology.surroundings(&places))?;
+    let staged_from = stages::from(&config, &kernel.capacity, report.mode);
+    kernel.surround(&topology.surroundings(&places), staged_from)?;
     kernel.activate(half);
     let current = Current {
         config,

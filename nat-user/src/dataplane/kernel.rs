@@ -25,6 +25,7 @@ use super::{
     links::{self, Wanted},
     object,
     pins::Pins,
+    stages::{self, Stages},
     tables::UserTables,
 };
 use crate::{config::Prefix, preflight::Mode};
@@ -38,6 +39,7 @@ pub struct Kernel {
     /// The sizes of the tables.
     pub capacity: Capacity,
     ebpf: Mutex<Ebpf>,
+    stages: Stages,
     pins: Pins,
 }
 
@@ -79,6 +81,7 @@ impl Kernel {
             clock,
             capacity,
             ebpf: Mutex::new(ebpf),
+            stages: Stages::default(),
             pins,
         })
     }
@@ -153,21 +156,23 @@ impl Kernel {
     }
 
     /// Tells the data path about interfaces and addresses. Each table is brought up to date entry by entry, so that
-    /// nothing that stays is missing for a moment.
+    /// nothing that stays is missing for a moment. `staged_from` is of [`stages::from`].
     ///
     /// # Errors
     /// If a device has just gone, or there is less room than [`Self::check_room`] asks for.
-    pub fn surround(&self, with: &Surroundings) -> Result<()> {
+    pub fn surround(&self, with: &Surroundings, staged_from: Option<u64>) -> Result<()> {
         self.check_room(with)?;
         let mut ebpf = self.ebpf();
         let numbers = numbered(&old_interfaces(&mut ebpf)?, &with.interfaces);
         // Until the keys lead to it, a number that is new means nothing to packets.
-        let mut devices: DevMap<&mut MapData> = map_mut(&mut ebpf, "DEVICES")?.try_into()?;
-        for (number, interface) in &numbers {
-            devices
-                .set(*number, interface.device, None, 0)
-                .with_context(|| format!("cannot redirect to the device with index {}", interface.device))?;
-        }
+        let late = match staged_from {
+            Some(_) => stages::devices(&with.interfaces),
+            None => BTreeSet::new(),
+        };
+        let program = object::program(&mut ebpf, object::LATE)?.fd()?.try_clone()?;
+        let mut map: DevMap<&mut MapData> = map_mut(&mut ebpf, "DEVICES")?.try_into()?;
+        let entries: Vec<(u32, u32)> = numbers.iter().map(|(number, i)| (*number, i.device)).collect();
+        let change = self.stages.change(&self.tables, &mut map, &entries, &program, &late)?;
         let mut interfaces: Array<&mut MapData, Interface> = typed(&mut ebpf, "INTERFACES")?;
         let mut keys = BTreeMap::new();
         for (number, interface) in &numbers {
@@ -180,9 +185,14 @@ impl Kernel {
         // An address that moves between the two is known at every moment, and first as external.
         sync(&mut ebpf, "EXTERNAL", &with.external)?;
         sync(&mut ebpf, "LOCAL", &local).context("the router has more addresses than the data path has room for")?;
-        drop(ebpf);
         self.tables.bump_routes();
+        change.finish(staged_from);
         Ok(())
+    }
+
+    /// Lets packets go through two stages if there are so many bindings that it pays, and [`Self::surround`] allowed it.
+    pub fn stage(&self, bindings: u64) {
+        self.stages.follow(&self.tables, bindings);
     }
 
     /// Destinations that are routed untranslated, and the sources that may have bindings.

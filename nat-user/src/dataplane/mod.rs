@@ -7,6 +7,7 @@ pub mod links;
 pub mod object;
 pub mod pins;
 pub mod shared;
+pub mod stages;
 pub mod tables;
 #[cfg(test)]
 pub(crate) mod testing;

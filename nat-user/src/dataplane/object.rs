@@ -24,15 +24,17 @@ pub const OUTSIDE: &str = "sipnat_outside";
 pub const TRUNK: &str = "sipnat_trunk";
 /// The map through which it hands packets to the programs of the sides.
 pub const SIDES: &str = "SIDES";
+/// The second stage of packets from inside, on what is redirected to the devices of outside interfaces.
+pub const LATE: &str = "sipnat_late";
 /// The program that tells the time.
 pub const CLOCK: &str = "sipnat_clock";
 /// The map that it writes jiffies to.
 pub const CLOCK_MAP: &str = "CLOCK";
 /// All programs.
-pub const PROGRAMS: [&str; 4] = [INSIDE, OUTSIDE, TRUNK, CLOCK];
+pub const PROGRAMS: [&str; 5] = [INSIDE, OUTSIDE, TRUNK, LATE, CLOCK];
 
 /// Every map of the object. They are pinned under these names.
-pub const MAPS: [&str; 34] = [
+pub const MAPS: [&str; 35] = [
     "STATE",
     "CONFIG",
     "ADDRESSES",
@@ -64,6 +66,7 @@ pub const MAPS: [&str; 34] = [
     "WATCH_TOTAL",
     "WATCH_SOURCE",
     "IDS",
+    "BATCHES",
     "CLOCK",
     "LOCKS",
     SIDES,

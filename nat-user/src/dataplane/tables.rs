@@ -5,7 +5,7 @@ use aya::Ebpf;
 use nat_common::{
     config::{Config, State},
     event::Event,
-    maps::{Address, Block, Bucket, Destination, Fragment, Host, Interface, Session, Slot, Traffic},
+    maps::{Address, Batch, Block, Bucket, Destination, Fragment, Host, Interface, Session, Slot, Traffic},
     policy::Rule,
     raw::{Word32, Word64},
     relay::Leg,
@@ -26,6 +26,10 @@ pub struct StateCells {
     pub tick_shift: Word32,
     /// See [`State::cpus`].
     pub cpus: Word32,
+    /// See [`State::staged`].
+    pub staged: Word32,
+    /// See [`State::reserved`].
+    pub reserved: Word32,
 }
 
 const _: () = assert!(size_of::<StateCells>() == size_of::<State>());
@@ -189,6 +193,10 @@ impl Tables for UserTables {
     }
 
     fn destination(&self, _: u32) -> Option<&Destination> {
+        None
+    }
+
+    fn batch(&self) -> Option<&Batch> {
         None
     }
 

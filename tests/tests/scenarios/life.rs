@@ -103,7 +103,7 @@ fn assigned(events: &mut Child, host: &str) -> serde_json::Value {
 }
 
 /// Sends numbered datagrams, about 1000 a second, until told to stop; returns how many. Then tells the receiver.
-fn stream(source: &UdpSocket, sink: &UdpSocket, stop: &AtomicBool) -> u32 {
+pub fn stream(source: &UdpSocket, sink: &UdpSocket, stop: &AtomicBool) -> u32 {
     let to = sink.local_addr().unwrap();
     let mut number = 0u32;
     while !stop.load(Ordering::Relaxed) {
@@ -116,7 +116,7 @@ fn stream(source: &UdpSocket, sink: &UdpSocket, stop: &AtomicBool) -> u32 {
 }
 
 /// The numbers that arrive before the end.
-fn collect(sink: &UdpSocket) -> HashSet<u32> {
+pub fn collect(sink: &UdpSocket) -> HashSet<u32> {
     let mut numbers = HashSet::new();
     let mut buffer = [0; 16];
     loop {

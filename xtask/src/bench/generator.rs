@@ -26,7 +26,7 @@ const FLOWS_PER_HOST: u32 = 1024;
 /// First destination (RFC 2544's benchmark space).
 pub const FIRST_DESTINATION: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 /// Source port of the first flow of each host. Multiple of 1024, so flows of one host have both parities equally.
-const FIRST_PORT: u16 = 10240;
+pub const FIRST_PORT: u16 = 10240;
 /// What the packets carry.
 pub const PAYLOAD: [u8; FRAME - 42] = [0x5a; FRAME - 42];
 /// Frames that the kernel takes through the generator before it flushes the veth. Its NAPI budget.
