@@ -2,8 +2,8 @@
 
 mod report;
 mod requirements;
-mod results;
-mod suites;
+pub mod results;
+pub mod suites;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
