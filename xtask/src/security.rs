@@ -24,7 +24,8 @@ const HEAD: &str = "# Attacks on the media of calls\n\n\
     Written by `cargo xtask security` from the tests that it just ran (`tests/tests/sip/attacks`); nothing here is written by hand.\n\n\
     Two phones, each behind a NAT of others, call each other through a router that runs sipnat, with the default configuration unless a line says otherwise. \
     The attackers are told all ports of the call, which is the worst that can be: the ports are random within their blocks, and nobody answers who asks for them. \
-    *Leaked* are packets that came to the attacker, *reached* are packets of the attacker's that came to a phone.\n\n\
+    *Leaked* are packets that came to the attacker, *reached* are packets of the attacker's that came to a phone. \
+    (What leaks to svwar and svcrack are answers that say more than 401 does.)\n\n\
     - **nothing**: promised for every sender outside of the gate, which is the address that the phone's signalling comes from (`sip.media.gate_prefix`), at every moment of a call; and \
     for every sender at all, once the phone's first packet has been seen. The test fails if a single packet leaks or reaches a phone.\n\
     - **copies**: who can forge addresses on the phone's own way, and knows its endpoint and ours, adds packets to its stream. Nothing but encryption of media (SRTP, which passes) tells them apart.\n\
@@ -77,7 +78,8 @@ fn document(said: &str) -> Result<String> {
         .context("the tests print no JSON")?;
     ensure!(!rows.is_empty(), "the tests print no rows");
     // Tests end in any order; each of them prints its own rows in theirs.
-    rows.sort_by_key(|row| PROMISES.iter().position(|promise| row["promise"] == *promise));
+    let place = |row: &Value| PROMISES.iter().position(|promise| row["promise"] == *promise);
+    rows.sort_by_cached_key(|row| (place(row), row["test"].to_string()));
     let mut out = format!(
         "{HEAD}\n| promise | attacker | when | what is sent | sent | leaked | reached |\n| --- | --- | --- | --- | ---: | ---: | ---: |\n"
     );
@@ -94,24 +96,29 @@ const PROMISES: [&str; 3] = ["nothing", "copies", "residual"];
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn rows_are_sorted_by_what_is_promised() {
-        let row = |promise: &str, sent: u32| {
-            format!(
-                "{LINE}{{\"promise\":\"{promise}\",\"attacker\":\"a\",\"when\":\"b\",\"what\":\"c\",\"sent\":{sent},\"leaked\":0,\"reached\":1}}\n"
-            )
+        let row = |promise: &str, test: &str, sent: u32| {
+            let row = json!({
+                "promise": promise, "test": test, "attacker": "a", "when": "b", "what": "c", "sent": sent, "leaked": 0, "reached": 1,
+            });
+            format!("{LINE}{row}\n")
         };
-        let text = format!(
-            "noise\n{}{}{}",
-            row("residual", 1),
-            row("nothing", 2),
-            row("nothing", 3)
-        );
+        let rows = [
+            row("residual", "a", 1),
+            row("nothing", "z", 3),
+            row("nothing", "z", 4),
+            row("nothing", "b", 2),
+        ];
+        let text = format!("noise\n{}", rows.concat());
         let document = document(&text).unwrap();
         assert!(document.ends_with(
-            "| nothing | a | b | c | 2 | 0 | 1 |\n| nothing | a | b | c | 3 | 0 | 1 |\n| residual | a | b | c | 1 | 0 | 1 |\n"
+            "| nothing | a | b | c | 2 | 0 | 1 |\n| nothing | a | b | c | 3 | 0 | 1 |\n| nothing | a | b | c | 4 | 0 | 1 |\n\
+             | residual | a | b | c | 1 | 0 | 1 |\n"
         ), "{document}");
         assert!(super::document("noise").is_err());
     }

@@ -233,6 +233,19 @@ impl Call<'_> {
         self.acknowledge(by, cseq)
     }
 
+    /// A party sends another INVITE with this description, and the other one says 488.
+    pub fn offer_refused(&mut self, by: usize, offer: &str) -> Result<()> {
+        let (one, other) = (self.parties[by], self.parties[1 - by]);
+        let cseq = self.next(by);
+        let invite = self.dialogs[by].request("INVITE", cseq).body(SDP, offer).message();
+        one.send(&invite)?;
+        let came = other.invited(&self.dialogs[by].call_id, cseq)?;
+        other.send(&came.reply(488, "Not Acceptable Here", &[], ""))?;
+        let refusal = one.response(&invite, |code| code >= 200)?;
+        ensure!(refusal.status() == Some(488), "{refusal:?}");
+        one.send(&ack(&invite, &refusal))
+    }
+
     /// A party hangs up.
     pub fn bye(mut self, by: usize) -> Result<()> {
         let (one, other) = (self.parties[by], self.parties[1 - by]);
@@ -283,6 +296,11 @@ impl Call<'_> {
     /// A party says its next packet, which is returned.
     pub fn say(&self, side: usize) -> Result<Vec<u8>> {
         self.parties[side].voice.say(self.told[side])
+    }
+
+    /// Where a party sends its RTCP, next to its RTP.
+    pub fn control(&self, side: usize) -> SocketAddrV4 {
+        SocketAddrV4::new(*self.told[side].ip(), self.told[side].port() + 1)
     }
 
     /// Takes what is still under way: one more packet of each, up to it.

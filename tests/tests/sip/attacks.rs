@@ -63,7 +63,10 @@ impl Attack<'_> {
                 "residual"
             }
         };
+        // Each test is a thread of its name.
+        let thread = std::thread::current();
         let row = serde_json::json!({
+            "test": thread.name().unwrap_or_default(),
             "attacker": attacker, "when": when, "what": what, "promise": promise,
             "sent": outcome.sent, "leaked": leaked, "reached": reached,
         });

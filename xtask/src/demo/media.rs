@@ -49,6 +49,7 @@ pub fn run() -> Result<String> {
     show(&text_of(&nat, &["relays"])?);
 
     let (sprayed, refused) = spray(&lab, &nat)?;
+    more_media(&nat)?;
     hear(&anna, &berta)?;
     println!(
         "   {sprayed} packets sprayed, {refused} refused, nothing came back, both are still heard. $ sipnat relays"
@@ -72,6 +73,19 @@ fn phone(lab: &Lab, number: usize, user: &str) -> Result<Phone> {
 fn hear(anna: &Phone, berta: &Phone) -> Result<()> {
     anna.hears(TONES[1])?;
     berta.hears(TONES[0])
+}
+
+/// Waits for half a second of media in each direction: what is heard then was said after everything before.
+fn more_media(nat: &RunningNat) -> Result<()> {
+    let packets = || -> Result<Vec<u64>> {
+        let legs = legs(nat)?;
+        let of_rtp = legs.iter().filter(|leg| leg["rtcp"] == false);
+        Ok(of_rtp.filter_map(|leg| leg["packets"].as_u64()).collect())
+    };
+    let before = packets()?;
+    wait_until("half a second of media", SOON, || {
+        packets().is_ok_and(|now| now.iter().zip(&before).all(|(now, before)| *now >= before + 25))
+    })
 }
 
 /// Somebody outside sends to all ports of the call: how many packets, and how many of them the relay has refused.

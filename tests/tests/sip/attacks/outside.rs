@@ -1,6 +1,7 @@
 //! From outside of the gate, at every moment of a call; and, once the phones are known to the relay, from inside of it.
 
 use std::net::SocketAddrV4;
+use std::time::Duration;
 
 use tests::lab::EXTERNAL;
 use tests::prelude::*;
@@ -81,18 +82,19 @@ fn a_call_from_its_first_message_to_after_its_last() {
 /// Both phones are known to the relay, by RTP and by RTCP.
 fn connect(victims: &Victims, call: &Call) {
     call.connect().unwrap();
-    for (phone, told) in [(&victims.anna, call.told[0]), (&victims.berta, call.told[1])] {
-        let to = SocketAddrV4::new(*told.ip(), told.port() + 1);
-        phone.control.send(to, &rtcp_bye(phone.voice.ssrc, 1)).unwrap();
-    }
-    wait_until("the RTCP of the one who was called to come", SOON, || {
-        let to = SocketAddrV4::new(*call.told[1].ip(), call.told[1].port() + 1);
-        victims
-            .berta
+    let reports = |side: usize| {
+        let phone = call.parties[side];
+        phone
             .control
-            .send(to, &rtcp_bye(victims.berta.voice.ssrc, 1))
+            .send(call.control(side), &rtcp_bye(phone.voice.ssrc, 1))
             .unwrap();
-        victims.anna.control.heard().unwrap().len() >= 2
+    };
+    wait_until("the RTCP of both to come", SOON, || {
+        [0, 1].into_iter().for_each(reports);
+        let legs = call
+            .parties
+            .map(|phone| phone.control.hear(Duration::from_millis(20)).unwrap());
+        legs.iter().all(Option::is_some)
     })
     .unwrap();
     victims.forget();

@@ -92,7 +92,7 @@ fn svwar_and_svcrack_find_nobody() {
     for (program, args, what) in [
         (
             "svwar",
-            vec!["-e100-120", "-mREGISTER"],
+            vec!["--force", "-e100-120", "-mREGISTER"],
             "REGISTER of users 100 to 120, two of whom there are",
         ),
         ("svcrack", vec!["-u100", "-d", &words], "60 passwords for user 100"),
