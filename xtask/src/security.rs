@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use ::tests::sipnat::BINARY_VARIABLE;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::sipnat::BINARY_VARIABLE;
 
 use crate::build;
 use crate::run::{TestTarget, binary, root};

@@ -24,7 +24,10 @@ fn residual<'a>(attacker: &'a str, when: &'a str, what: &'a str) -> Attack<'a> {
 
 /// berta says something, and what comes of it is added.
 fn and_berta_talks(attacker: &Attacker, victims: &Victims, call: &Call, outcome: Outcome) -> Outcome {
-    let talk = attacker.acts(victims, || (0..SAID).map(|_| call.say(1).unwrap()).count());
+    let talk = attacker.acts(victims, || {
+        (0..SAID).for_each(|_| drop(call.say(1).unwrap()));
+        SAID
+    });
     Outcome {
         leaked: outcome.leaked + talk.leaked,
         ..outcome

@@ -12,8 +12,8 @@ fn neighbours(edge: &Edge) -> [Phone; 2] {
     let host = edge.lab.f(1);
     let second = |account: tests::sip::baresip::Account| account.port(5070).rtp_ports(10_100, 10_119);
     [
-        phone(&edge, "anna", ANNA, host),
-        phone_with(&edge, "berta", BERTA, host, second),
+        phone(edge, "anna", ANNA, host),
+        phone_with(edge, "berta", BERTA, host, second),
     ]
 }
 
