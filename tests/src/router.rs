@@ -7,7 +7,8 @@ use std::process::Output;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::lab::Lab;
+use crate::lab::{DEV, Lab};
+use crate::link::ethtool_feature;
 use crate::ns::Namespace;
 use crate::sipnat::Daemon;
 
@@ -176,6 +177,18 @@ impl Lab {
             router: self.router.clone(),
             daemon,
         })
+    }
+
+    /// Lets sipnat translate in a foreign NAT, instead of nftables, until the daemon that is returned is dropped.
+    pub fn translate_by_sipnat(&self, number: usize, toml: &str) -> Result<Daemon> {
+        let (nat, host) = (self.n(number), self.f(number));
+        nat.run("nft", ["flush", "ruleset"])?;
+        // What XDP redirects arrives at ends that poll only ([`crate::link`]).
+        ethtool_feature(host, DEV, "gro", true)?;
+        ethtool_feature(self.other("outside"), &format!("n{number}"), "gro", true)?;
+        let toml = fill_in(toml, "nat", "outside", "[\"eth0\"]");
+        let toml = fill_in(&toml, "nat", "inside", "[\"eth1\"]");
+        Daemon::start(nat, NatConfig::toml(&toml))
     }
 
     /// sipnat's TOML with this lab's interfaces filled in where `[nat]` does not name any.

@@ -25,6 +25,8 @@ pub enum Command {
     Lab(Lab),
     /// Runs the requirement tests against sipnat, nftables and kamailio, and writes docs/scorecard.md
     Scorecard,
+    /// Attacks the media of calls, and writes what came of it to docs/security.md
+    Security,
     /// Measures, with a packet generator of its own
     #[command(subcommand)]
     Bench(Bench),

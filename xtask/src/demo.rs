@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: from nothing to a running NAT with real programs through it.
 
 mod acts;
+mod media;
 mod telephone;
 mod voice;
 
@@ -37,6 +38,10 @@ const ACTS: &[Act] = &[
     (
         "telephones: a phone behind a NAT registers, is called, and stays reachable",
         |_| telephone::run(),
+    ),
+    (
+        "media: two phones behind two NATs of others talk through the relay, and somebody sprays its ports",
+        |_| media::run(),
     ),
 ];
 
@@ -96,6 +101,13 @@ fn play(mut stage: Stage) -> Result<()> {
     }
     println!("All of it went through the NAT. The namespaces are gone.");
     Ok(())
+}
+
+/// Prints what a program said, a little indented.
+pub fn show(text: &str) {
+    for line in text.lines() {
+        println!("   {line}");
+    }
 }
 
 /// What a command of the command line prints.

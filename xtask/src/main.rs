@@ -8,6 +8,7 @@ mod fuzz;
 mod lab;
 mod run;
 mod scorecard;
+mod security;
 mod setup;
 mod test;
 mod verifier;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Lab(lab) => lab::run(&lab),
         Command::Scorecard => scorecard::run(),
+        Command::Security => security::run(),
         Command::Bench(bench) => bench::run(&bench),
         Command::Verifier => verifier::run(),
         Command::Vm(options) => vm::run(&options),

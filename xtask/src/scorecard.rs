@@ -2,8 +2,8 @@
 
 mod report;
 mod requirements;
-mod results;
-mod suites;
+pub mod results;
+pub mod suites;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use tests::sipnat::BINARY_VARIABLE;
 use crate::build;
 use crate::run::{TestTarget, binary, root};
 use report::Column;
-use requirements::{Requirement, nat, sip, torture};
+use requirements::{Requirement, media, nat, sip, torture};
 use results::Results;
 use suites::{Built, Suite};
 
@@ -58,7 +58,7 @@ const SCORECARDS: [Scorecard; 2] = [
                 what kamailio can be made to do. Only sipnat is asked in tests whose name begins with `sip::` (unit tests of `nat-user`, most of them with a simulated clock, \
                 because what they are about takes minutes or days) and in those of RFC 4475 and RFC 5118 (`tests/tests/sip_torture`: every byte that sipnat's \
                 core would send is compared).",
-        requirements: &[sip::REQUIREMENTS, torture::REQUIREMENTS],
+        requirements: &[sip::REQUIREMENTS, media::REQUIREMENTS, torture::REQUIREMENTS],
         suites: &[
             Suite {
                 target: TestTarget::Tests("rfc_sip"),

@@ -276,6 +276,16 @@ impl Phone {
         self.command("hangup", "").map(drop)
     }
 
+    /// Puts the call on hold, by another INVITE (RFC 3264 §8.4).
+    pub fn hold(&self) -> Result<()> {
+        self.command("hold", "").map(drop)
+    }
+
+    /// Takes it back.
+    pub fn resume(&self) -> Result<()> {
+        self.command("resume", "").map(drop)
+    }
+
     /// Waits until the call stands.
     pub fn established(&self) -> Result<()> {
         let ends = ["CALL_ESTABLISHED", "CALL_CLOSED"];

@@ -32,7 +32,7 @@ pub struct Sipp {
 const KEYS: [(&str, &str); 3] = [("domain", "net.com"), ("from", "caller"), ("expires", "300")];
 
 /// `{{NAME}}` in scenarios, unless the test says otherwise.
-const FIELDS: [(&str, &str); 9] = [
+const FIELDS: [(&str, &str); 12] = [
     ("hold", "100"),
     ("ring", "100"),
     ("ack", ""),
@@ -40,6 +40,9 @@ const FIELDS: [(&str, &str); 9] = [
     ("protocol", "udp"),
     ("event", "dialog"),
     ("code", "200"),
+    ("format", "0 PCMU/8000"),
+    ("payload", "0"),
+    ("voice", ""),
     ("response", "486 Busy Here"),
     (
         "contact",
@@ -137,6 +140,27 @@ impl Sipp {
     pub fn fill(mut self, name: &str, text: &str) -> Self {
         self.fields.push((name.into(), text.into()));
         self
+    }
+
+    /// Plays the voice of a capture of PCMA ([`super::pcap`]) once the call stands, where the scenario has it, and says so in its description.
+    pub fn plays(self, pcap: &Path) -> Self {
+        let action = format!(
+            "<nop><action><exec play_pcap_audio={:?}/></action></nop>",
+            pcap.display().to_string()
+        );
+        self.fill("voice", &action)
+            .fill("payload", "8")
+            .fill("format", "8 PCMA/8000")
+    }
+
+    /// Sends back whatever comes to its media port.
+    pub fn echoes(self) -> Self {
+        self.args(&["-rtp_echo"])
+    }
+
+    /// Its media port; the next but one is taken too.
+    pub fn media_port(self, port: u16) -> Self {
+        self.args(&["-mp", &port.to_string()])
     }
 
     /// Any further arguments.

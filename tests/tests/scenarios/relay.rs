@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::prelude::*;
+use tests::sip::rtp;
 
 const CALL: u64 = 4711;
 /// Packets from each side.
@@ -93,14 +94,9 @@ fn request(nat: &mut RunningNat, request: &Value) -> Vec<Value> {
     records
 }
 
-/// G.711 as RTP (RFC 3550 §5.1); the side is the SSRC.
+/// The side is the SSRC.
 fn rtp(side: usize, sequence: u16) -> Vec<u8> {
-    let mut packet = vec![0x80, 0];
-    packet.extend(sequence.to_be_bytes());
-    packet.extend((u32::from(sequence) * 160).to_be_bytes());
-    packet.extend((side as u32 + 1).to_be_bytes());
-    packet.extend([side as u8; 160]);
-    packet
+    rtp::packet(side as u32 + 1, sequence, side as u8)
 }
 
 fn count(leg: &Value, what: &str) -> u64 {

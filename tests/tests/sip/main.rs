@@ -5,6 +5,7 @@
 //! every second instead of every 15 s.
 
 mod abuse;
+mod attacks;
 mod calls;
 mod chaos;
 mod connections;

@@ -6,14 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tests::{prelude::*, programs};
 
-use super::{Stage, text_of, voice::Stream};
-
-/// Prints what a program said, a little indented.
-fn show(text: &str) {
-    for line in text.lines() {
-        println!("   {line}");
-    }
-}
+use super::{Stage, show, text_of, voice::Stream};
 
 pub fn ping(stage: &mut Stage) -> Result<String> {
     let to = stage.lab.o(1).ip.to_string();

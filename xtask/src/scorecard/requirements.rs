@@ -1,5 +1,6 @@
 //! Which test shows which requirement. `cargo xtask scorecard` fails if a requirement has no test or a test no requirement.
 
+pub mod media;
 pub mod nat;
 pub mod sip;
 pub mod torture;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tests::sipnat::BINARY_VARIABLE;
 
 use super::results::Results;
@@ -45,6 +45,11 @@ impl Built {
 
     /// Runs those of these tests that are in it. `choice`: the environment variable that says who is asked, and its value.
     pub fn run(&self, tests: &BTreeSet<&str>, choice: (&str, &str), sipnat: &Path) -> Result<Results> {
+        Results::parse(&self.say(tests, Some(choice), sipnat)?)
+    }
+
+    /// The same, and everything that they print. An error if there is no result.
+    pub fn say(&self, tests: &BTreeSet<&str>, choice: Option<(&str, &str)>, sipnat: &Path) -> Result<String> {
         let named: Vec<&str> = tests
             .iter()
             .copied()
@@ -56,8 +61,9 @@ impl Built {
             args.push("--exact");
             args.extend(&named);
         }
-        let variables =
-            [(BINARY_VARIABLE, &*sipnat.display().to_string()), choice].map(|(name, value)| format!("{name}={value}"));
+        let binary = sipnat.display().to_string();
+        let variables = [(BINARY_VARIABLE, binary.as_str())].into_iter().chain(choice);
+        let variables: Vec<String> = variables.map(|(name, value)| format!("{name}={value}")).collect();
         let mut command = if is_root() {
             let mut command = Command::new("env");
             command.args(&variables).args(&args);
@@ -76,12 +82,14 @@ impl Built {
             .stderr(Stdio::piped())
             .current_dir(root().join(self.suite.target.package()));
         let output = command.output().with_context(|| format!("run {}", self.path))?;
-        Results::parse(&String::from_utf8_lossy(&output.stdout)).with_context(|| {
-            format!(
-                "the requirement tests ended with {} and said:\n{}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr)
-            )
-        })
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            said.contains("test result: "),
+            "the tests {} ended with {} and said:\n{}",
+            self.path,
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(said)
     }
 }

@@ -11,7 +11,7 @@ use crate::run::{as_root, has, is_root, output_of, step};
 pub type Package = (&'static str, &'static str);
 
 #[rustfmt::skip]
-const PACKAGES: [Package; 35] = [
+const PACKAGES: [Package; 36] = [
     ("build-essential", "cc"), ("llvm-22-dev", "/usr/lib/llvm-22/bin/llvm-config"), ("libpolly-22-dev", ""),
     ("libzstd-dev", "/usr/include/zstd.h"), ("zlib1g-dev", "/usr/include/zlib.h"),
     ("iproute2", "ip"), ("ethtool", "ethtool"), ("tcpdump", "tcpdump"), ("nftables", "nft"), ("conntrack", "conntrack"),
@@ -19,7 +19,7 @@ const PACKAGES: [Package; 35] = [
     ("iputils-ping", "ping"), ("traceroute", "traceroute"), ("mtr-tiny", "mtr"), ("curl", "curl"), ("hping3", "hping3"),
     ("python3", "/usr/bin/python3"), ("python3-scapy", ""), ("procps", "ps"), ("socat", "socat"),
     ("netcat-openbsd", "nc"), ("util-linux", "nsenter"), ("libc-bin", "ldd"),
-    ("sip-tester", "sipp"), ("sipsak", "sipsak"), ("baresip-core", "baresip"), ("kamailio", "kamailio"),
+    ("sip-tester", "sipp"), ("sipsak", "sipsak"), ("sipvicious", "svmap"), ("baresip-core", "baresip"), ("kamailio", "kamailio"),
     ("kamailio-tls-modules", ""), ("kamailio-outbound-modules", ""),
     ("natpmpc", "natpmpc"), ("python3-libtorrent", ""), ("tshark", "tshark"),
 ];
