@@ -34,7 +34,7 @@ mod programs {
     #[map]
     static WAY_OUT: DevMap = DevMap::with_max_entries(1, 0);
     #[map]
-    static TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
+    pub static TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
     /// Writes a packet and sends it. Run with live frames, whose pages come back as the receiver left them: so the whole
     /// header is written every time.

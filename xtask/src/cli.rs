@@ -176,6 +176,8 @@ pub struct BenchMedia {
 pub enum BenchMediaPart {
     /// Packets per second and CPU for each of them, with few and many legs
     Relay,
+    /// Nanoseconds per packet by BPF_PROG_TEST_RUN
+    Prog,
     /// 1,000 calls at their own pace: delay, loss, CPU
     Calls,
     /// Memory per leg

@@ -1,7 +1,7 @@
 //! Calls out of nowhere, and a sink that knows where each of their packets belongs.
 
 use aya_ebpf::{
-    bindings::xdp_action::XDP_DROP,
+    bindings::xdp_action::{XDP_DROP, XDP_PASS},
     helpers::{bpf_ktime_get_ns, bpf_redirect},
     macros::{map, xdp},
     maps::{Array, PerCpuArray},
@@ -13,7 +13,7 @@ use crate::media_layout::{
     DELAY_BUCKETS, MEDIA_ASTRAY, MEDIA_DIRECT, MEDIA_FRAME, MEDIA_OTHER, MEDIA_PAYLOAD, MEDIA_RELAYED, MEDIA_SOUND,
     MEDIA_STREAMS, MediaTraffic, MediaWanted, delay_bucket,
 };
-use crate::programs::{fold, next_flow, tally};
+use crate::programs::{TARGET, fold, next_flow, tally};
 
 #[map]
 static MEDIA_TRAFFIC: Array<MediaTraffic> = Array::with_max_entries(1, 0);
@@ -37,6 +37,16 @@ fn bench_media_generate(ctx: XdpContext) -> u32 {
         Some(traffic) => unsafe { bpf_redirect(traffic.ifindex, 0) as u32 },
         None => XDP_DROP,
     }
+}
+
+/// Writes a packet of a call and lets another program have it; see `bench_restore`.
+#[xdp(frags)]
+fn bench_media_restore(ctx: XdpContext) -> u32 {
+    if write_next(&ctx).is_some() {
+        // SAFETY: the map is a program array; returns only if it is empty.
+        unsafe { TARGET.tail_call(&ctx, 0) };
+    }
+    XDP_PASS
 }
 
 /// Counts, asks where the packet belongs, and drops it.

@@ -17,7 +17,10 @@ use crate::{
         self, Carrier, Command, DataPath, Exhausted, Expect, Leg, Pinhole, PinholeId, Ports, Relay, RelayId, Want,
     },
     media::sdp::Endpoint,
-    relays::{self, Arming, CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN, Gate, LegId, OpenedSide, Peer, Side, Stream},
+    relays::{
+        self, Arming, CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN, Gate, LegId, OpenedSide, Peer, RelayError, Side,
+        Stream,
+    },
 };
 
 /// How long a binding of a call lives after its last packet, should nobody end it: its dialog does, or else the session timer of the call.
@@ -59,15 +62,37 @@ impl Media {
         self.next
     }
 
-    /// The number of an external address that is in use.
-    fn address(&self) -> Option<u32> {
+    /// The numbers of the external addresses that are in use, each time beginning with another one: so the ports of all of them are used
+    /// alike, and a port has rested for long when it is needed again.
+    fn addresses(&self) -> Vec<u32> {
         let tables = &self.state.kernel.tables;
-        let mut numbers = 0..self.state.kernel.capacity.addresses;
-        numbers.find(|number| {
-            tables
-                .address(*number)
-                .is_some_and(|address| AddressWord(address.word.get()).active())
-        })
+        let active = |number: &u32| {
+            let address = tables.address(*number);
+            address.is_some_and(|address| AddressWord(address.word.get()).active())
+        };
+        let mut numbers: Vec<u32> = (0..self.state.kernel.capacity.addresses).filter(active).collect();
+        if !numbers.is_empty() {
+            let first = self.next % numbers.len() as u64;
+            numbers.rotate_left(first as usize);
+        }
+        numbers
+    }
+
+    /// Opens a stream on the first of these addresses that has ports for it.
+    fn open_on(&self, addresses: &[u32], stream: &mut Stream) -> Result<[OpenedSide; 2], Exhausted> {
+        for address in addresses {
+            stream.sides.iter_mut().for_each(|side| side.address = *address);
+            match self.state.relays(|relays, at| relays.open(at, stream)) {
+                Ok(sides) => return Ok(sides),
+                Err(error @ RelayError::NoPort(_)) => tracing::debug!("no relay on address {address}: {error}"),
+                Err(error) => {
+                    tracing::warn!("a call gets no relay: {error}");
+                    return Err(Exhausted);
+                }
+            }
+        }
+        tracing::warn!("a call gets no relay: no external address has ports for it");
+        Err(Exhausted)
     }
 
     fn bind(&self, inside: Ipv4Addr, port: u16, carrier: Carrier) -> Option<Hole> {
@@ -129,17 +154,16 @@ impl Media {
 
 impl Ports for Media {
     fn relay(&mut self, want: &Want, legs: [Leg; 2], expect: Expect) -> Result<Relay, Exhausted> {
-        let address = self.address().ok_or(Exhausted)?;
         let id = RelayId(self.number());
         let side = |leg: &Leg| Side {
-            address,
+            address: 0,
             peer: Peer {
                 gates: gates(leg),
                 rtp: leg.fallback.and_then(|fallback| component(&fallback, false)),
                 rtcp: leg.fallback.and_then(|fallback| component(&fallback, true)),
             },
         };
-        let stream = Stream {
+        let mut stream = Stream {
             call: id.0,
             number: 0,
             pair: want.rtcp,
@@ -149,13 +173,7 @@ impl Ports for Media {
             follow: true,
             sides: [side(&legs[0]), side(&legs[1])],
         };
-        let sides = self
-            .state
-            .relays(|relays, at| relays.open(at, &stream))
-            .map_err(|error| {
-                tracing::warn!("a call gets no relay: {error}");
-                Exhausted
-            })?;
+        let sides = self.open_on(&self.addresses(), &mut stream)?;
         self.open.insert(id, sides);
         Ok(Relay {
             id,

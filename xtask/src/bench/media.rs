@@ -5,9 +5,13 @@
 //! it on another core, what comes in is steered to its own, and its cost is the CPU time of the process and of the soft interrupts
 //! there. What the load's core does before it hands a packet over is not counted.
 
+mod calls;
 mod load;
+mod memory;
+mod prog;
 mod relay;
 mod rtpengine;
+mod setups;
 mod sink;
 mod stand;
 mod traffic;
@@ -45,6 +49,10 @@ pub fn run(options: &BenchMedia) -> Result<()> {
         println!("{what:<12} {which}");
     }
     relay::measure(&bench, &mut report)?;
+    prog::measure(&bench, &mut report)?;
+    calls::measure(&bench, &mut report)?;
+    memory::measure(&bench, &mut report)?;
+    setups::measure(&bench, &mut report)?;
     let summary = report.summary();
     println!("\n{}\n\n{}", summary.title, summary.render());
     println!("The whole took {:.0} s.", start.elapsed().as_secs_f64());

@@ -10,7 +10,7 @@ mod parse;
 mod paths;
 pub mod phones;
 pub mod process;
-pub mod rates;
+mod rates;
 mod restart;
 pub mod server;
 pub mod socket;

@@ -11,7 +11,7 @@ use crate::bench::sip::process;
 use crate::cli::BenchMediaPart;
 
 /// Legs of the small measurement.
-const TEN: u32 = 10;
+pub const TEN: u32 = 10;
 /// Legs of 1,000 calls: the comparison with rtpengine.
 pub const THOUSAND_CALLS: u32 = 2_000;
 /// Legs of the large measurement.

@@ -14,12 +14,15 @@ use super::load::Load;
 use super::rtpengine::Rtpengine;
 use super::sink::Sink;
 use super::traffic::{Generator, Leg, PORT, peer};
-use crate::bench::generator::Order;
+use crate::bench::generator::{Order, ifindex};
 use crate::bench::layout::STAMP;
 use crate::bench::media_layout::{MEDIA_ASTRAY, MEDIA_DIRECT, MEDIA_RELAYED};
 use crate::bench::stand::{Sample, aim_bare, attach};
-use crate::bench::{machine, object};
+use crate::bench::{machine, memory, object};
 use crate::run::binary;
+
+/// What a program that redirects returns.
+const XDP_REDIRECT: u32 = 4;
 
 /// What relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +164,23 @@ impl Stand {
         );
         let pps = here.between as f64 * 1e9 / (here.last.saturating_sub(here.first)) as f64;
         Ok(Sample { pps, sent, received })
+    }
+
+    /// Nanoseconds per packet of so many streams in the program of an XDP relay itself, all of which have been opened.
+    pub fn in_program(&mut self, streams: u32, cpu: usize, repeat: u32) -> Result<f64> {
+        let program = memory::program_on(&self.lab.router, "out0")?.fd()?;
+        let (router, ingress) = (self.lab.router.clone(), ifindex(&self.lab.router, "out0")?);
+        let empty = self.generator.program("bench_empty")?;
+        self.generator.set(streams, Order::Random, &self.legs)?;
+        let mut time = |program| self.generator.time_of(program, &router, ingress, cpu, repeat);
+        let (writing, _) = time(&empty)?;
+        let (both, action) = time(&program)?;
+        ensure!(
+            action == XDP_REDIRECT,
+            "{}: a packet was not relayed; its program returned {action}",
+            self.relay
+        );
+        Ok(both - writing)
     }
 
     /// The kind of packets that this relay's sink is to get.

@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, MapData, PerCpuArray};
-use aya::programs::Xdp;
+use aya::maps::{Array, MapData, PerCpuArray, ProgramArray};
+use aya::programs::{ProgramFd, Xdp};
 use aya::{Ebpf, Pod, TestRun, TestRunAttrs, TestRunOptions};
 use tests::lab::{DEV, EXTERNAL, Host};
 use tests::ns::Namespace;
@@ -13,7 +13,7 @@ use tests::packet::Packet;
 use crate::bench::generator::{BATCH, Order, ifindex, sum};
 use crate::bench::layout::Cursor;
 use crate::bench::media_layout::{MEDIA_FRAME, MEDIA_PAYLOAD, MEDIA_SOUND, MediaTraffic};
-use crate::bench::object;
+use crate::bench::{machine, object};
 
 // SAFETY: plain numbers without padding, any bytes are a value.
 unsafe impl Pod for MediaTraffic {}
@@ -74,7 +74,9 @@ impl Generator {
     /// A generator of this host's.
     pub fn new(host: &Host) -> Result<Self> {
         let mut ebpf = object::open()?;
-        object::load(&mut ebpf, "bench_media_generate")?;
+        for name in ["bench_media_generate", "bench_media_restore", "bench_empty"] {
+            object::load(&mut ebpf, name)?;
+        }
         Ok(Self {
             ebpf,
             ns: (**host).clone(),
@@ -120,6 +122,42 @@ impl Generator {
             .test_run(options)
             .context("run the generator with live frames (Linux 5.18 and newer)")?;
         Ok(())
+    }
+
+    /// Nanoseconds that a program takes for each of so many packets, with the writing of the packet, on one core; they come in by an
+    /// interface of the namespace. The last of its actions is returned too.
+    pub fn time_of(
+        &mut self,
+        program: &ProgramFd,
+        ns: &Namespace,
+        ingress: u32,
+        cpu: usize,
+        repeat: u32,
+    ) -> Result<(f64, u32)> {
+        let map = self.ebpf.map_mut("TARGET").context("no TARGET")?;
+        ProgramArray::try_from(map)?.set(0, program, 0)?;
+        let restore = self.ebpf.program("bench_media_restore").context("no restorer")?;
+        let restore: &Xdp = restore.try_into()?;
+        let frame = self.template.build();
+        // `struct xdp_md` of a frame that came in on the interface.
+        let context = [0, MEDIA_FRAME as u32, 0, ingress, 0, 0].map(u32::to_ne_bytes).concat();
+        ns.enter(|| {
+            machine::pin(cpu)?;
+            let options = TestRunOptions {
+                data_in: Some(&frame),
+                ctx_in: Some(&context),
+                repeat,
+                ..TestRunOptions::new()
+            };
+            let result = restore.test_run(options)?;
+            Ok((result.duration.as_nanos() as f64, result.return_value))
+        })
+    }
+
+    /// One of the bench's own programs.
+    pub fn program(&self, name: &str) -> Result<ProgramFd> {
+        let program: &Xdp = self.ebpf.program(name).context("no such program")?.try_into()?;
+        Ok(program.fd()?.try_clone()?)
     }
 
     /// Packets made so far, on all cores.
@@ -169,7 +207,6 @@ fn traffic(mut bytes: Vec<u8>, streams: u32, order: Order, ifindex: u32) -> Resu
 #[cfg(test)]
 mod test {
     use super::*;
-    use crate::bench::machine;
     use crate::bench::stand::on_core;
     use tests::checksum::verify_checksums;
     use tests::lab::Lab;
