@@ -11,9 +11,14 @@ use aya_ebpf::{
 use crate::layout::{Count, Cursor};
 use crate::media_layout::{
     DELAY_BUCKETS, MEDIA_ASTRAY, MEDIA_DIRECT, MEDIA_FRAME, MEDIA_OTHER, MEDIA_PAYLOAD, MEDIA_RELAYED, MEDIA_SOUND,
-    MEDIA_STREAMS, MediaTraffic, MediaWanted, delay_bucket,
+    MediaTraffic, MediaWanted,
 };
 use crate::programs::{TARGET, fold, next_flow, tally};
+
+/// Streams that there can be at most.
+const MEDIA_STREAMS: u32 = 65536;
+/// Steps of a factor of two that [`delay_bucket`] tells apart.
+const STEPS: u64 = 16;
 
 #[map]
 static MEDIA_TRAFFIC: Array<MediaTraffic> = Array::with_max_entries(1, 0);
@@ -142,6 +147,14 @@ fn note_delay(sent: u64) {
         // SAFETY: a per-CPU element, and the program is not interrupted by itself.
         unsafe { *count += 1 }
     }
+}
+
+/// The bucket of a delay in nanoseconds: sixteen to a factor of two.
+#[inline(always)]
+fn delay_bucket(nanos: u64) -> u32 {
+    let nanos = nanos | STEPS;
+    let magnitude = 63 - nanos.leading_zeros();
+    (magnitude << 4 | (nanos >> (magnitude - 4)) as u32 & 15) & (DELAY_BUCKETS - 1)
 }
 
 /// The frame, if it is long enough to be a packet of a call.

@@ -7,8 +7,6 @@ pub const MEDIA_PAYLOAD: usize = 42;
 /// Offset of the sound, whose first eight bytes are the time of sending where delays are measured: nanoseconds since boot, in the
 /// machine's byte order.
 pub const MEDIA_SOUND: usize = 54;
-/// Streams that there can be at most.
-pub const MEDIA_STREAMS: u32 = 65536;
 
 /// The packets to generate: G.711 in RTP. Stream number `n` is sent by peer number `n`, which has an address of its own, and has
 /// `n` as SSRC; it is for peer `n ^ 1`.
@@ -59,18 +57,8 @@ pub const MEDIA_ASTRAY: u32 = 2;
 /// Index of the sink's counter for everything else that arrives.
 pub const MEDIA_OTHER: u32 = 3;
 
-/// Steps of a factor of two that [`delay_bucket`] tells apart.
-const STEPS: u64 = 16;
-/// Buckets of delays.
+/// Buckets of delays: sixteen to a factor of two.
 pub const DELAY_BUCKETS: u32 = 1024;
-
-/// The bucket of a delay in nanoseconds: sixteen to a factor of two.
-#[inline(always)]
-pub fn delay_bucket(nanos: u64) -> u32 {
-    let nanos = nanos | STEPS;
-    let magnitude = 63 - nanos.leading_zeros();
-    (magnitude << 4 | (nanos >> (magnitude - 4)) as u32 & 15) & (DELAY_BUCKETS - 1)
-}
 
 const _: () = assert!(size_of::<MediaTraffic>() == 72);
 const _: () = assert!(size_of::<MediaWanted>() == 16);

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::unix::process::CommandExt as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tests::child::Child;
 use tests::ns::Namespace;
+use tests::process::raise_file_limit;
 use tests::sockets;
 
 use super::traffic::{Leg, PORT, peer};
@@ -47,7 +49,8 @@ impl Rtpengine {
             "--timeout=3600".into(),
         ]);
         // A stream is two sockets, and each is a file.
-        raise_file_limit(&mut command);
+        // SAFETY: between fork and exec only what may be done there.
+        unsafe { command.pre_exec(raise_file_limit) };
         let child = Child::spawn(command)?;
         let control = sockets::udp(ns, sockets::ANY)?;
         control.set_read_timeout(Some(Duration::from_millis(200)))?;
@@ -159,27 +162,6 @@ fn soft_interrupts_of(cpu: usize) -> Result<u32> {
         .into_iter()
         .find(named)
         .with_context(|| format!("there is no {name}"))
-}
-
-/// Lets the command open as many files as may be.
-fn raise_file_limit(command: &mut std::process::Command) {
-    use std::os::unix::process::CommandExt as _;
-    let raise = || {
-        let mut limit = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
-        // SAFETY: both calls take a pointer to a local.
-        let done = unsafe {
-            libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
-                limit.rlim_cur = limit.rlim_max;
-                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
-            }
-        };
-        done.then_some(()).ok_or_else(std::io::Error::last_os_error)
-    };
-    // SAFETY: between fork and exec only these two system calls are made, which are async-signal-safe.
-    unsafe { command.pre_exec(raise) };
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use aya::Ebpf;
 use serde_json::json;
-use tests::lab::{DEV, EXTERNAL, Host, Lab};
+use tests::lab::{DEV, EXTERNAL, Lab};
 use tests::link::ethtool_feature;
 use tests::router::{Nat, NatConfig, RunningNat};
 
@@ -230,11 +230,6 @@ impl Stand {
     /// The router.
     pub fn lab(&self) -> &Lab {
         &self.lab
-    }
-
-    /// Where the peers are.
-    pub fn host(&self) -> &Host {
-        self.lab.o(1)
     }
 }
 
