@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddrV4, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Barrier, OnceLock};
 use std::time::Instant;
 
@@ -26,6 +26,8 @@ const QUEUE: u64 = 128;
 struct Scene {
     /// Where both ends of each call send, once that is known.
     legs: Vec<OnceLock<[SocketAddrV4; 2]>>,
+    /// How many threads are about to begin each call.
+    there: Vec<AtomicUsize>,
     phones: [Vec<UdpSocket>; 2],
     queues: [Queue; 2],
     lab: Lab,
@@ -93,6 +95,7 @@ impl Scene {
         });
         let scene = Scene {
             legs: (0..CALLS).map(|_| OnceLock::new()).collect(),
+            there: (0..CALLS).map(|_| AtomicUsize::new(0)).collect(),
             phones,
             queues: ["out0", "out1"].map(|dev| Queue::new(&lab.router, dev)),
             lab,
@@ -119,18 +122,30 @@ impl Scene {
     fn speak(&self, thread: usize, number: u16) {
         for (call, legs) in self.legs.iter().enumerate() {
             let side = (thread + call) % 2;
-            // Not by `wait_for`, which sleeps: both threads begin in the moment that the legs are there.
-            let begun = Instant::now();
-            let to = loop {
-                match legs.get() {
-                    Some(legs) => break legs[side],
-                    None => std::thread::yield_now(),
-                }
-                assert!(begun.elapsed() < SOON, "nobody opens the legs of call {call}");
-            };
+            if number == 1 {
+                self.meet(call);
+            }
+            let to = legs.get().unwrap()[side];
             let socket = &self.phones[side][call];
             self.queues[side].send(&self.lab.router, socket, &packet(call, side, number), to);
         }
+    }
+
+    /// Waits until the legs of a call are open and both threads are about to use them. Not by a condition that sleeps: both go on in the
+    /// same moment.
+    fn meet(&self, call: usize) {
+        let begun = Instant::now();
+        let until = |met: &dyn Fn() -> bool| {
+            while !met() {
+                // On a busy machine the other thread may be waiting for this processor.
+                (0..200).take_while(|_| !met()).for_each(|_| std::hint::spin_loop());
+                std::thread::yield_now();
+                assert!(begun.elapsed() < SOON, "call {call} does not begin");
+            }
+        };
+        until(&|| self.legs[call].get().is_some());
+        self.there[call].fetch_add(1, Ordering::SeqCst);
+        until(&|| self.there[call].load(Ordering::SeqCst) == 2);
     }
 
     /// What the ends of all calls have received, by call and end, once it is so many packets: how often each number.
@@ -238,7 +253,10 @@ fn every_packet_after_both_ends_have_sent_arrives_once() {
             );
         }
     }
-    let too_early = legs.values().filter(|leg| leg["refused"]["peer_not_latched"] != 0).count();
+    let too_early = legs
+        .values()
+        .filter(|leg| leg["refused"]["peer_not_latched"] != 0)
+        .count();
     println!("the first packet of one end was too early in {too_early} of {CALLS} calls");
     let all: u64 = legs
         .values()
