@@ -25,9 +25,14 @@ use super::report::Report;
 use super::{document, machine};
 use crate::cli::{BenchMedia, BenchMediaPart};
 use crate::run::root;
+use crate::setup::packages::{self, Package};
+
+/// What only this bench needs.
+const PACKAGES: [Package; 1] = [("rtpengine-daemon", "rtpengine")];
 
 /// Measures, prints, and writes the section of the document.
 pub fn run(options: &BenchMedia) -> Result<()> {
+    packages::ensure_these(&PACKAGES)?;
     let start = Instant::now();
     let bench = Bench::new(options)?;
     let cpu = bench.plan.cpu;
