@@ -51,7 +51,7 @@ impl Queue {
     /// Sends when there is room.
     fn send(&self, router: &Namespace, socket: &UdpSocket, packet: &[u8], to: SocketAddrV4) {
         let number = self.sent.fetch_add(1, Ordering::Relaxed);
-        if number % 16 == 0 {
+        if number.is_multiple_of(16) {
             self.wait(router, QUEUE);
         }
         socket.send_to(packet, to).unwrap();
