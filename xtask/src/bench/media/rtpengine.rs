@@ -165,7 +165,7 @@ fn soft_interrupts_of(cpu: usize) -> Result<u32> {
 }
 
 #[cfg(test)]
-mod tests {
+mod test {
     use super::*;
 
     #[test]

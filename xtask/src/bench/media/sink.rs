@@ -100,7 +100,7 @@ fn middle(bucket: u32) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+mod test {
     use super::*;
 
     #[test]
