@@ -96,28 +96,32 @@ pub struct Query {
     pub tos: u8,
     /// Time in ticks.
     pub now: u32,
-    /// [`crate::config::State::route_generation`].
-    pub generation: u32,
+    /// For the peer of a leg of the media relay, that leg's number plus one: the answer has a place by it, so that calls do not push
+    /// each other's answers out. Else 0.
+    pub leg: u32,
 }
 
-/// Answers from the cache, if it knows.
+/// Answers from the cache, if it knows. `generation` is [`crate::config::State::route_generation`].
 #[inline(always)]
-pub fn cached<'t, T: Tables>(t: &'t T, cfg: &Config, query: &Query) -> Option<&'t Destination> {
-    place(t, cfg, query).filter(|entry| answers(entry, cfg, query))
+pub fn cached<'t, T: Tables>(t: &'t T, cfg: &Config, query: &Query, generation: u32) -> Option<&'t Destination> {
+    place(t, cfg, query).filter(|entry| answers(entry, cfg, query, generation))
 }
 
 /// Where the answer is or would be.
 #[inline(always)]
 fn place<'t, T: Tables>(t: &'t T, cfg: &Config, query: &Query) -> Option<&'t Destination> {
-    let spread = (query.addr ^ query.device.rotate_left(13)).wrapping_mul(0x9e37_79b1);
-    t.destination((spread >> 15) & cfg.destination_mask)
+    let place = match query.leg {
+        0 => (query.addr ^ query.device.rotate_left(13)).wrapping_mul(0x9e37_79b1) >> 15,
+        leg => leg,
+    };
+    t.destination(place & cfg.destination_mask)
 }
 
 #[inline(always)]
-fn answers(entry: &Destination, cfg: &Config, query: &Query) -> bool {
+fn answers(entry: &Destination, cfg: &Config, query: &Query, generation: u32) -> bool {
     entry.addr.get() == query.addr
         && entry.ingress.get() == ingress_key(query.device, query.vlan)
-        && entry.generation.get() == query.generation
+        && entry.generation.get() == generation
         && query.now.wrapping_sub(entry.filled.get()) <= cfg.route_age
         && entry.class.get() != 0
 }
@@ -128,8 +132,9 @@ pub fn destination<T: Tables>(t: &T, cfg: &Config, query: &Query, way: &mut Way)
     let Some(entry) = place(t, cfg, query) else {
         return false;
     };
-    if !answers(entry, cfg, query) {
-        fill(t, entry, query);
+    let generation = t.state().map_or(0, |state| state.route_generation);
+    if !answers(entry, cfg, query, generation) {
+        fill(t, entry, query, generation);
     }
     let mac = entry.mac.get().to_le_bytes();
     let class = entry.class.get();
@@ -145,10 +150,10 @@ pub fn destination<T: Tables>(t: &T, cfg: &Config, query: &Query, way: &mut Way)
 
 /// Asks the tables and fills a cache entry.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn fill<T: Tables>(t: &T, entry: &Destination, query: &Query) {
+fn fill<T: Tables>(t: &T, entry: &Destination, query: &Query, generation: u32) {
     entry.addr.set(query.addr);
     entry.ingress.set(ingress_key(query.device, query.vlan));
-    entry.generation.set(query.generation);
+    entry.generation.set(generation);
     entry.filled.set(query.now);
     entry.mac.set(0);
     entry.mtu.set(0);

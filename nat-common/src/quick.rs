@@ -298,7 +298,20 @@ impl Plain {
 
     /// What the cache knows of an address.
     #[inline(always)]
-    pub(crate) fn way<'t, T: Tables>(&self, t: &'t T, now: &Now, device: u32, addr: u32) -> Option<&'t Destination> {
+    fn way<'t, T: Tables>(&self, t: &'t T, now: &Now, device: u32, addr: u32) -> Option<&'t Destination> {
+        self.way_of(t, now, device, addr, 0)
+    }
+
+    /// The same for the peer of a leg; see [`Query::leg`].
+    #[inline(always)]
+    pub(crate) fn way_of<'t, T: Tables>(
+        &self,
+        t: &'t T,
+        now: &Now,
+        device: u32,
+        addr: u32,
+        leg: u32,
+    ) -> Option<&'t Destination> {
         let query = Query {
             device,
             vlan: 0,
@@ -306,9 +319,9 @@ impl Plain {
             addr,
             tos: 0,
             now: now.ticks,
-            generation: now.generation,
+            leg,
         };
-        cached(t, now.cfg, &query)
+        cached(t, now.cfg, &query, now.generation)
     }
 
     /// Whether the packet can go this way, untagged: TTL (RFC 1812 §5.3.1), MTU (RFC 1191).

@@ -242,6 +242,13 @@ pub fn gate(addr: u32, len: u8) -> u64 {
     u64::from(addr & mask) << 32 | u64::from(mask)
 }
 
+/// The leg that the partner of leg `number` most likely is: partners are neighbours, unless an earlier daemon chose them. Who partners
+/// are is said by [`Leg::partner`] alone.
+#[inline(always)]
+pub fn neighbour(number: u32) -> u32 {
+    number ^ 1
+}
+
 impl Leg {
     /// The peer, once it has been learned.
     pub fn peer(&self) -> Option<Endpoint> {

@@ -66,8 +66,6 @@ pub fn process_thoroughly<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, de
 struct Job<'t> {
     cfg: &'t Config,
     now: u32,
-    /// Of routes.
-    generation: u32,
     /// Where it came in.
     device: u32,
     side: Side,
@@ -117,7 +115,7 @@ impl Job<'_> {
             addr,
             tos: self.h.tos,
             now: self.now,
-            generation: self.generation,
+            leg: 0,
         }
     }
 
@@ -135,7 +133,6 @@ fn run<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32) -> Step<
     let mut job = Job {
         cfg,
         now: now.ticks,
-        generation: now.generation,
         device,
         side,
         h: Headers::default(),
@@ -492,17 +489,19 @@ fn look_onward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &mut Job) -> Outcome
 fn try_look_onward<P: Packet, T: Tables>(p: &mut P, t: &T, job: &mut Job) -> Step<()> {
     let (number, leg, word) = leg_of(t, job.behind).ok_or(Reason::NoBinding)?;
     let media = media_of(p, job, number);
-    match onward(t, leg, number) {
-        Ok(hop) => {
-            job.alias = hop.source;
-            job.target = hop.destination;
-        }
+    let hop = match onward(t, leg, number) {
+        Ok(hop) => hop,
         Err(reason) => {
             quality::count(t, leg, word, &media, job.h.total_len, job.now);
             return Err(reason.into());
         }
-    }
-    let query = job.query(job.target.addr);
+    };
+    job.alias = hop.source;
+    job.target = hop.destination;
+    let query = Query {
+        leg: hop.leg,
+        ..job.query(hop.destination.addr)
+    };
     if !destination(t, job.cfg, &query, &mut job.way) {
         return Err(Reason::NotConfigured.into());
     }

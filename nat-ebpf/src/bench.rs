@@ -4,6 +4,12 @@
 #[cfg(target_arch = "bpf")]
 #[path = "bench/layout.rs"]
 mod layout;
+#[cfg(target_arch = "bpf")]
+#[path = "bench/media.rs"]
+mod media;
+#[cfg(target_arch = "bpf")]
+#[path = "bench/media_layout.rs"]
+mod media_layout;
 
 #[cfg(target_arch = "bpf")]
 mod programs {
@@ -28,7 +34,7 @@ mod programs {
     #[map]
     static WAY_OUT: DevMap = DevMap::with_max_entries(1, 0);
     #[map]
-    static TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
+    pub static TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
     /// Writes a packet and sends it. Run with live frames, whose pages come back as the receiver left them: so the whole
     /// header is written every time.
@@ -83,7 +89,7 @@ mod programs {
         let traffic = TRAFFIC.get(0)?;
         let cursor = CURSOR.get_ptr_mut(0)?;
         // SAFETY: a per-CPU element, and the program is not interrupted by itself.
-        let flow = unsafe { next_flow(traffic, &mut *cursor) };
+        let flow = unsafe { next_flow(traffic.flows, traffic.random, &mut *cursor) };
         let source = (traffic.source + (flow >> 10)).to_be();
         let destination = (traffic.destination + (flow & traffic.destination_mask)).to_be();
         let port = ((traffic.first_port + (flow & 1023)) as u16).to_be();
@@ -108,7 +114,7 @@ mod programs {
 
     /// The number of the next packet's flow. Costs the same for all kinds of traffic.
     #[inline(always)]
-    fn next_flow(traffic: &Traffic, cursor: &mut Cursor) -> u32 {
+    pub fn next_flow(flows: u32, random: u32, cursor: &mut Cursor) -> u32 {
         // Marsaglia's xorshift; zero would stay zero.
         let mut x = cursor.random | u64::from(cursor.random == 0);
         x ^= x << 13;
@@ -117,20 +123,20 @@ mod programs {
         cursor.random = x;
         cursor.sent += 1;
         let in_turn = cursor.next as u32;
-        cursor.next = if in_turn + 1 >= traffic.flows {
+        cursor.next = if in_turn + 1 >= flows {
             0
         } else {
             u64::from(in_turn) + 1
         };
-        if traffic.random != 0 {
-            (((x >> 32) * u64::from(traffic.flows)) >> 32) as u32
+        if random != 0 {
+            (((x >> 32) * u64::from(flows)) >> 32) as u32
         } else {
             in_turn
         }
     }
 
     #[inline(always)]
-    fn tally(count: &mut Count) {
+    pub fn tally(count: &mut Count) {
         if count.packets & (STAMP - 1) == 0 {
             // SAFETY: the helper takes nothing.
             let now = unsafe { bpf_ktime_get_ns() };
@@ -201,7 +207,7 @@ mod programs {
     }
 
     #[inline(always)]
-    fn fold(sum: u32) -> u16 {
+    pub fn fold(sum: u32) -> u16 {
         let sum = (sum & 0xffff) + (sum >> 16);
         (sum + (sum >> 16)) as u16
     }

@@ -19,7 +19,7 @@ use nat_common::{
     relay::{
         GATES, Leg, LegState, LegWord,
         latch::{REFUSALS, alias},
-        peer_of, peer_word,
+        neighbour, peer_of, peer_word,
         quality::{Quality, rate, scale},
     },
     tables::Tables,
@@ -180,7 +180,8 @@ pub enum RelayError {
 /// Who has which leg. Where the legs themselves are, in the tables, packets use them without asking.
 #[derive(Debug, Default)]
 pub struct Relays {
-    /// Legs that are nobody's; the one that has been so for longest is taken first.
+    /// Even numbers of legs that are nobody's, as the next ones are; the one that has been so for longest is taken first. Partners are
+    /// neighbours, which the data path hopes for ([`nat_common::relay::neighbour`]).
     free: VecDeque<u32>,
 }
 
@@ -206,14 +207,14 @@ impl Relays {
                 && partner_of(at.t, leg).is_some_and(|partner| partner.partner.get() == number + 1);
             if whole {
                 found.legs += 1;
-            } else {
-                if word.state() != LegState::Free {
-                    found.mended += 1;
-                    end(at, number, leg);
-                }
-                relays.free.push_back(number);
+            } else if word.state() != LegState::Free {
+                found.mended += 1;
+                end(at, number, leg);
             }
             number += 1;
+        }
+        for pair in (0..number).step_by(2) {
+            relays.let_go(at.t, pair);
         }
         found.mended += retire_orphans(at);
         (relays, found)
@@ -221,7 +222,19 @@ impl Relays {
 
     /// Legs that are nobody's.
     pub fn free(&self) -> usize {
-        self.free.len()
+        2 * self.free.len()
+    }
+
+    /// Enters a leg that nobody has any more with its neighbour, once that is nobody's either.
+    fn let_go<T: Tables>(&mut self, t: &T, number: u32) {
+        let is_free = |number| {
+            t.leg(number)
+                .is_some_and(|leg| LegWord(leg.word.get()).state() == LegState::Free)
+        };
+        let pair = number & !1;
+        if is_free(pair) && is_free(neighbour(pair)) {
+            self.free.push_back(pair);
+        }
     }
 
     /// Opens a stream: two legs, or four with [`Stream::pair`]. Packets are relayed when this returns.
@@ -230,7 +243,7 @@ impl Relays {
     /// If there is no leg, port or address; nothing has been opened then.
     pub fn open<T: Tables>(&mut self, at: &At<T>, stream: &Stream) -> Result<[OpenedSide; 2], RelayError> {
         let components = 1 + u32::from(stream.pair);
-        if self.free.len() < 2 * components as usize {
+        if self.free.len() < components as usize {
             return Err(RelayError::NoLegs);
         }
         let [first, second] = [&stream.sides[0], &stream.sides[1]].map(|side| side.address);
@@ -248,7 +261,8 @@ impl Relays {
         let mut opened = Vec::new();
         for component in 0..components {
             // There are as many as were asked for above.
-            let numbers = [self.free.pop_front(), self.free.pop_front()].map(Option::unwrap_or_default);
+            let first = self.free.pop_front().unwrap_or_default();
+            let numbers = [first, neighbour(first)];
             for (side, number) in numbers.into_iter().enumerate() {
                 let rtcp = component == 1;
                 let tag = Tag {
@@ -308,7 +322,7 @@ impl Relays {
     pub fn close<T: Tables>(&mut self, at: &At<T>, id: LegId) {
         if let Some(leg) = used(at.t, id) {
             end(at, id.number, leg);
-            self.free.push_back(id.number);
+            self.let_go(at.t, id.number);
         }
     }
 

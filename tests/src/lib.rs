@@ -42,6 +42,7 @@ pub mod link;
 pub mod ns;
 pub mod packet;
 pub mod parse;
+pub mod process;
 pub mod programs;
 pub mod router;
 pub mod sip;

@@ -2,11 +2,14 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::child::Child;
 use crate::ns::{Namespace, unique_prefix};
@@ -155,6 +158,23 @@ impl Daemon {
             .arg(self.socket())
             .output()
             .context("run sipnat's command line")
+    }
+
+    /// Asks for something on the control socket, for which the command line has no command; the records of the answer.
+    pub fn request(&self, request: &Value) -> Result<Vec<Value>> {
+        let socket = self.socket();
+        let mut stream = UnixStream::connect(&socket).with_context(|| format!("connect to {}", socket.display()))?;
+        writeln!(stream, "{request}")?;
+        let mut records = Vec::new();
+        for line in BufReader::new(stream).lines() {
+            let record: Value = serde_json::from_str(&line?).context("the daemon answered no JSON")?;
+            ensure!(record.get("error").is_none(), "{request}: {record}");
+            if record.get("end").is_some() {
+                break;
+            }
+            records.push(record);
+        }
+        Ok(records)
     }
 
     /// A `sipnat` command in the namespace with just these arguments.

@@ -1,6 +1,8 @@
 //! Situations of a router's life with the real daemon: kinds of links, floods and full tables, upgrades and watching.
 //! Needs root.
 
+#[path = "scenarios/first_packets.rs"]
+mod first_packets;
 #[path = "scenarios/floods.rs"]
 mod floods;
 #[path = "scenarios/leases.rs"]

@@ -22,6 +22,11 @@ mod layout;
 #[cfg(feature = "bench")]
 mod machine;
 #[cfg(feature = "bench")]
+mod media;
+#[cfg(feature = "bench")]
+#[path = "../../nat-ebpf/src/bench/media_layout.rs"]
+mod media_layout;
+#[cfg(feature = "bench")]
 mod memory;
 #[cfg(feature = "bench")]
 mod nat;
@@ -49,6 +54,7 @@ pub use memory::memory_of;
 #[cfg(feature = "bench")]
 pub fn run(command: &Bench) -> Result<()> {
     match command {
+        Bench::Media(options) => media::run(options),
         Bench::Nat(options) => nat::run(options),
         Bench::Prog(options) => prog::run(options),
         Bench::Sip(options) => sip::run(options),

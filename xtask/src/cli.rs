@@ -94,6 +94,8 @@ pub enum Bench {
     Prog(BenchProg),
     /// Compares sipnat's SIP server with kamailio, under the same load; writes its section of docs/performance.md
     Sip(BenchSip),
+    /// Compares sipnat's media relay with rtpengine, relaying the same calls; writes its section of docs/performance.md
+    Media(BenchMedia),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -153,6 +155,37 @@ pub struct BenchSip {
     /// --quick, unless this is given
     #[arg(long, value_name = "FILE")]
     pub output: Option<std::path::PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct BenchMedia {
+    /// Fewer and shorter rounds: shows that everything works, not how fast it is
+    #[arg(long)]
+    pub quick: bool,
+    /// Only these parts
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    pub only: Vec<BenchMediaPart>,
+    /// The core that relays; load that has to wait for it comes from another one [default: the last one]
+    #[arg(long)]
+    pub cpu: Option<usize>,
+    /// Where to write the figures instead of docs/performance.md; nothing is written if parts are chosen or with --quick, unless this
+    /// is given
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<std::path::PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchMediaPart {
+    /// Packets per second and CPU for each of them, with few and many legs
+    Relay,
+    /// Nanoseconds per packet by BPF_PROG_TEST_RUN
+    Prog,
+    /// 1,000 calls at their own pace: delay, loss, CPU
+    Calls,
+    /// Memory per leg
+    Memory,
+    /// Calls set up and torn down per second, with media
+    Setups,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

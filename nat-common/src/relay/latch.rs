@@ -244,7 +244,7 @@ pub fn is_of_its_side<T: Tables>(t: &T, cfg: &Config, media: &Media, now: u32) -
         addr: source,
         tos: 0,
         now,
-        generation: t.state().map_or(0, |state| state.route_generation),
+        leg: 0,
     };
     let mut back = Way::UNKNOWN;
     if !destination(t, cfg, &query, &mut back) {
@@ -268,6 +268,8 @@ pub struct Hop {
     pub source: Endpoint,
     /// The partner's peer.
     pub destination: Endpoint,
+    /// The partner's number plus one.
+    pub leg: u32,
 }
 
 /// The next hop of what came in by leg `number`.
@@ -277,7 +279,8 @@ pub struct Hop {
 /// (any more).
 #[inline(always)]
 pub fn onward<T: Tables>(t: &T, leg: &Leg, number: u32) -> Result<Hop, Reason> {
-    let partner = t.leg(leg.partner.get().wrapping_sub(1)).ok_or(Reason::NoBinding)?;
+    let beyond = leg.partner.get();
+    let partner = t.leg(beyond.wrapping_sub(1)).ok_or(Reason::NoBinding)?;
     let word = LegWord(partner.word.get());
     if word.state() != LegState::Live || partner.partner.get() != number.wrapping_add(1) {
         return Err(Reason::NoBinding);
@@ -288,7 +291,11 @@ pub fn onward<T: Tables>(t: &T, leg: &Leg, number: u32) -> Result<Hop, Reason> {
         peer = partner.fallback.get();
     }
     match peer_of(peer) {
-        Some(destination) => Ok(Hop { source, destination }),
+        Some(destination) => Ok(Hop {
+            source,
+            destination,
+            leg: beyond,
+        }),
         None => {
             leg.refuse(NOT_LATCHED);
             Err(Reason::PeerNotLatched)

@@ -4,9 +4,10 @@
 //! thorough way over the same steps.
 
 use super::latch::{Media, denial, let_in, onward, source};
-use super::{LegWord, quality};
+use super::{Leg, LegWord, neighbour, quality};
 use crate::checksum::Delta;
 use crate::classify::Class;
+use crate::config::Config;
 use crate::counters::Reason;
 use crate::flow::Side;
 use crate::maps::ingress_key;
@@ -38,6 +39,7 @@ fn relay<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32, index:
     if !word.serves(index) {
         return None;
     }
+    expect(t, now.cfg, leg, number);
     let h = Plain::udp(&head);
     let media = media_of(&head, &h, side, device, number);
     if !leg.knows(word, &media)
@@ -52,7 +54,7 @@ fn relay<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32, index:
             return Some(reason.into());
         }
     };
-    let way = h.way(t, now, device, hop.destination.addr)?;
+    let way = h.way_of(t, now, device, hop.destination.addr, hop.leg)?;
     let class = way.class.get();
     if class != Class::Outside as u8 && class != Class::Inside as u8 || !h.fits(way) {
         return None;
@@ -81,6 +83,20 @@ fn relay<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32, index:
     ip[2] = u64::from(hop.destination.addr) << 32 | u64::from(hop.source.port) << 16 | u64::from(hop.destination.port);
     h.write(p, way, &ip, transport)?;
     Some(Outcome::forward(Reason::Relayed, way.port.get()))
+}
+
+/// Has the lines of memory that a relayed packet needs come all at once, where each would otherwise be found only by what the one before
+/// says: with many legs they are in no cache.
+#[inline(always)]
+fn expect<T: Tables>(t: &T, cfg: &Config, leg: &Leg, number: u32) {
+    leg.stream.get();
+    let beyond = neighbour(number);
+    if let Some(partner) = t.leg(beyond) {
+        partner.word.get();
+    }
+    if let Some(way) = t.destination(beyond.wrapping_add(1) & cfg.destination_mask) {
+        way.filled.get();
+    }
 }
 
 /// What a leg has to know of a packet with these headers.

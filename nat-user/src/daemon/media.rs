@@ -85,7 +85,7 @@ impl Media {
             self.close(legs);
         }
         while self.reserve.len() < wanted
-            && let Some(address) = self.address()
+            && let Some(address) = self.addresses().first().copied()
         {
             let side = || Side {
                 address,
@@ -112,19 +112,17 @@ impl Media {
     }
 
     /// Opens a stream; that of an emergency call from the reserve, if there is no other way.
-    fn open(&mut self, stream: &Stream, emergency: bool) -> Result<[OpenedSide; 2], RelayError> {
-        let opened = self.state.relays(|relays, at| relays.open(at, stream));
-        match opened {
-            Err(error) if emergency => {
-                let legs = self.reserve.pop().ok_or(error)?;
-                tracing::info!(
-                    "an emergency call gets a relay that was kept for it; {} are left",
-                    self.reserve.len()
-                );
-                Ok(self.state.relays(|relays, at| relays.reopen(at, legs, stream)))
-            }
-            other => other,
+    fn open(&mut self, stream: &mut Stream, emergency: bool) -> Result<[OpenedSide; 2], Exhausted> {
+        let opened = self.open_on(&self.addresses(), stream);
+        if opened.is_ok() || !emergency {
+            return opened;
         }
+        let legs = self.reserve.pop().ok_or(Exhausted)?;
+        tracing::info!(
+            "an emergency call gets a relay that was kept for it; {} are left",
+            self.reserve.len()
+        );
+        Ok(self.state.relays(|relays, at| relays.reopen(at, legs, stream)))
     }
 
     fn close(&self, sides: [OpenedSide; 2]) {
@@ -138,15 +136,37 @@ impl Media {
         self.next
     }
 
-    /// The number of an external address that is in use.
-    fn address(&self) -> Option<u32> {
+    /// The numbers of the external addresses that are in use, each time beginning with another one: so the ports of all of them are used
+    /// alike, and a port has rested for long when it is needed again.
+    fn addresses(&self) -> Vec<u32> {
         let tables = &self.state.kernel.tables;
-        let mut numbers = 0..self.state.kernel.capacity.addresses;
-        numbers.find(|number| {
-            tables
-                .address(*number)
-                .is_some_and(|address| AddressWord(address.word.get()).active())
-        })
+        let active = |number: &u32| {
+            let address = tables.address(*number);
+            address.is_some_and(|address| AddressWord(address.word.get()).active())
+        };
+        let mut numbers: Vec<u32> = (0..self.state.kernel.capacity.addresses).filter(active).collect();
+        if !numbers.is_empty() {
+            let first = self.next % numbers.len() as u64;
+            numbers.rotate_left(first as usize);
+        }
+        numbers
+    }
+
+    /// Opens a stream on the first of these addresses that has ports for it.
+    fn open_on(&self, addresses: &[u32], stream: &mut Stream) -> Result<[OpenedSide; 2], Exhausted> {
+        for address in addresses {
+            stream.sides.iter_mut().for_each(|side| side.address = *address);
+            match self.state.relays(|relays, at| relays.open(at, stream)) {
+                Ok(sides) => return Ok(sides),
+                Err(error @ RelayError::NoPort(_)) => tracing::debug!("no relay on address {address}: {error}"),
+                Err(error) => {
+                    tracing::warn!("a call gets no relay: {error}");
+                    return Err(Exhausted);
+                }
+            }
+        }
+        tracing::warn!("a call gets no relay: no external address has ports for it");
+        Err(Exhausted)
     }
 
     fn bind(&self, inside: Ipv4Addr, port: u16, carrier: Carrier) -> Option<Hole> {
@@ -213,17 +233,16 @@ impl Media {
 
 impl Ports for Media {
     fn relay(&mut self, want: &Want, legs: [Leg; 2], expect: Expect) -> Result<Relay, Exhausted> {
-        let address = self.address().ok_or(Exhausted)?;
         let id = RelayId(self.number());
         let side = |leg: &Leg| Side {
-            address,
+            address: 0,
             peer: Peer {
                 gates: gates(leg),
                 rtp: leg.fallback.and_then(|fallback| component(&fallback, false)),
                 rtcp: leg.fallback.and_then(|fallback| component(&fallback, true)),
             },
         };
-        let stream = Stream {
+        let mut stream = Stream {
             call: id.0,
             number: 0,
             pair: want.rtcp,
@@ -233,10 +252,7 @@ impl Ports for Media {
             follow: true,
             sides: [side(&legs[0]), side(&legs[1])],
         };
-        let sides = self.open(&stream, want.emergency).map_err(|error| {
-            tracing::warn!("a call gets no relay: {error}");
-            Exhausted
-        })?;
+        let sides = self.open(&mut stream, want.emergency)?;
         self.open.insert(id, sides);
         Ok(Relay {
             id,

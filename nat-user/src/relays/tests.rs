@@ -61,6 +61,32 @@ fn stream(call: u64, pair: bool) -> Stream {
 }
 
 #[test]
+fn partners_are_neighbours_and_stay_together() {
+    let lab = open_lab(1);
+    let (mut relays, _) = Relays::recover(&lab.at(100));
+    for call in 1..=32 {
+        let opened = relays.open(&lab.at(100), &stream(call, false)).unwrap();
+        let [one, two] = opened.map(|side| side.rtp.id.number);
+        assert_eq!(two, neighbour(one));
+    }
+    assert_eq!(relays.free(), 0);
+    let legs: Vec<LegView> = views(&lab.tables).collect();
+    // One leg of each of two calls does not make room for a third.
+    for leg in [&legs[0], &legs[3]] {
+        relays.close(&lab.at(110), leg.id);
+    }
+    assert_eq!(relays.free(), 0);
+    assert_eq!(relays.open(&lab.at(110), &stream(33, false)), Err(RelayError::NoLegs));
+    relays.close(&lab.at(110), legs[2].id);
+    let opened = relays.open(&lab.at(110), &stream(33, false)).unwrap();
+    assert_eq!(opened.map(|side| side.rtp.id.number), [2, 3]);
+    // A daemon that starts now finds the first leg whose partner has gone, and ends it.
+    let (mut again, found) = Relays::recover(&lab.at(120));
+    assert_eq!((again.free(), found), (2, Recovered { legs: 62, mended: 1 }));
+    assert!(again.open(&lab.at(120), &stream(34, false)).is_ok());
+}
+
+#[test]
 fn a_pair_is_four_legs_that_lead_to_each_other() {
     let lab = open_lab(2);
     let (mut relays, found) = Relays::recover(&lab.at(100));

@@ -15,8 +15,9 @@ use nat_common::session::SYN;
 use nat_common::tables::Tables;
 use nat_common::verdict::Verdict;
 use tests::ns::Namespace;
+use tests::process::pin;
 
-use crate::rig::{REDIRECT, Rig, in_lab, pin, run};
+use crate::rig::{REDIRECT, Rig, in_lab, run};
 
 const PROCESSORS: usize = 2;
 const REMOTE: &str = "198.51.100.7:7000";

@@ -20,6 +20,7 @@ use nat_user::dataplane::object;
 use nat_user::dataplane::shared::Shared;
 use nat_user::dataplane::tables::UserTables;
 use tests::ns::Namespace;
+use tests::process::pin;
 
 /// XDP_DROP, XDP_PASS and XDP_REDIRECT.
 pub const DROP: u32 = 1;
@@ -48,21 +49,6 @@ pub fn in_lab(setup: &Setup, work: impl FnOnce(&Namespace) + Send) {
         pin(0);
         work(&ns);
     });
-}
-
-/// Ties the calling thread to one processor.
-pub fn pin(cpu: usize) {
-    // SAFETY: an all-zero set is an empty one, and the processors of tests are in it.
-    let result = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
-    };
-    let error = std::io::Error::last_os_error();
-    assert_eq!(
-        result, 0,
-        "cannot run on processor {cpu}: {error}; these tests need two"
-    );
 }
 
 /// What became of a packet in the kernel.

@@ -2,9 +2,7 @@
 //! packets, without the daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddrV4, UdpSocket};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -29,7 +27,7 @@ impl Scene {
         let lab = Lab::builder().foreign_nats(2).build().unwrap();
         let mut nat = lab.start_nat_as(Nat::Sipnat, "").unwrap();
         let plan = json!({"cmd": "open_relay", "call": CALL, "gates": [lab.n(1).ip, lab.n(2).ip]});
-        let opened = request(&mut nat, &plan);
+        let opened = nat.daemon().request(&plan).unwrap();
         let external = |side: usize| {
             let leg = opened.iter().find(|leg| leg["side"] == side).unwrap();
             leg["external"].as_str().unwrap().parse().unwrap()
@@ -78,23 +76,7 @@ impl Scene {
     }
 }
 
-/// One request on the daemon's control socket; its records.
-fn request(nat: &mut RunningNat, request: &Value) -> Vec<Value> {
-    let mut stream = UnixStream::connect(nat.daemon().socket()).unwrap();
-    writeln!(stream, "{request}").unwrap();
-    let mut records = Vec::new();
-    for line in BufReader::new(stream).lines() {
-        let record: Value = serde_json::from_str(&line.unwrap()).unwrap();
-        assert!(record.get("error").is_none(), "{request}: {record}");
-        if record.get("end").is_some() {
-            break;
-        }
-        records.push(record);
-    }
-    records
-}
-
-/// The side is the SSRC.
+/// G.711 as RTP (RFC 3550 §5.1); the side is the SSRC.
 fn rtp(side: usize, sequence: u16) -> Vec<u8> {
     rtp::packet(side as u32 + 1, sequence, side as u8)
 }
@@ -172,7 +154,8 @@ fn media_outlives_the_daemon() {
         packets.values().all(|count| *count == 2 * u64::from(PACKETS)),
         "{packets:?}"
     );
-    request(&mut scene.nat, &json!({"cmd": "close_relay", "call": CALL}));
+    let close = json!({"cmd": "close_relay", "call": CALL});
+    scene.nat.daemon().request(&close).unwrap();
     assert_eq!(scene.nat.json(&["relays"]).unwrap(), json!([]));
     let before = super::counter(&scene.nat, "relayed");
     scene.phones[0].send_to(&rtp(0, 1), scene.legs[0]).unwrap();

@@ -30,7 +30,7 @@ pub const FIRST_PORT: u16 = 10240;
 /// What the packets carry.
 pub const PAYLOAD: [u8; FRAME - 42] = [0x5a; FRAME - 42];
 /// Frames that the kernel takes through the generator before it flushes the veth. Its NAPI budget.
-const BATCH: u32 = 64;
+pub const BATCH: u32 = 64;
 
 /// In what order flows get their packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +172,7 @@ pub fn ifindex(ns: &Namespace, dev: &str) -> Result<u32> {
 }
 
 /// Sum of 16-bit words in the machine's byte order, not folded (RFC 1071 §2).
-fn sum(bytes: &[u8]) -> u32 {
+pub fn sum(bytes: &[u8]) -> u32 {
     let words = bytes.as_chunks().0.iter();
     words.map(|two| u32::from(u16::from_ne_bytes(*two))).sum()
 }

@@ -4,17 +4,17 @@
 //! it sent what can tell what the server added. It is the same for both servers, and runs on another core than they do. Rates
 //! are per second of CPU time that the server's processes used, so the generator's own speed does not matter.
 
-mod calls;
+pub mod calls;
 mod flood;
 mod memory;
 mod parse;
 mod paths;
-mod phones;
-mod process;
+pub mod phones;
+pub mod process;
 mod rates;
 mod restart;
-mod server;
-mod socket;
+pub mod server;
+pub mod socket;
 
 use std::time::Instant;
 

@@ -251,7 +251,7 @@ pub fn on_core<T: Send>(cpu: usize, work: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Attaches one of the bench's programs, natively.
-fn attach(ebpf: &mut Ebpf, name: &str, ns: &Namespace, dev: &str) -> Result<()> {
+pub fn attach(ebpf: &mut Ebpf, name: &str, ns: &Namespace, dev: &str) -> Result<()> {
     let interface = std::ffi::CString::new(dev)?;
     let program: &mut Xdp = object::load(ebpf, name)?;
     ns.enter(|| program.attach(&*interface, XdpMode::Driver))
@@ -268,7 +268,7 @@ fn attach_bare(lab: &Lab) -> Result<Ebpf> {
 }
 
 /// Tells the bare redirect its one address and next hop.
-fn aim_bare(ebpf: &mut Ebpf, lab: &Lab) -> Result<()> {
+pub fn aim_bare(ebpf: &mut Ebpf, lab: &Lab) -> Result<()> {
     let out = ifindex(&lab.router, "out0")?;
     let host = lab.o(1);
     let mut macs = [0; 12];

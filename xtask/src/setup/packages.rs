@@ -25,7 +25,7 @@ const PACKAGES: [Package; 36] = [
 ];
 
 /// Packages that start a service when they are installed.
-const SERVICES: [&str; 2] = ["coturn", "kamailio"];
+const SERVICES: [&str; 3] = ["coturn", "kamailio", "rtpengine-daemon"];
 
 /// Installs what everything needs and is missing. Returns whether there was anything.
 pub fn ensure() -> Result<bool> {

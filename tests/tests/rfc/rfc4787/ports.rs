@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tests::prelude::*;
+use tests::process::pin;
 use tests::router::not_met;
 
 use super::mapping::small_pool;
@@ -65,7 +66,8 @@ fn req_03_two_cpus_racing_for_ports_never_share_one() {
         for (cpu, (host, socket)) in senders.into_iter().enumerate() {
             let received = &received;
             scope.spawn(move || {
-                pin(cpu);
+                // On a machine with one, they take turns.
+                pin(cpu % std::thread::available_parallelism().map_or(1, usize::from));
                 // Both walk through all hosts at the same time, each with its own half of the ports, so that they meet
                 // in every host's blocks.
                 for (index, (last, port)) in (0..HOSTS)
@@ -158,16 +160,5 @@ fn req_04_rtp_and_rtcp_get_neighbouring_ports() {
             two.port(),
             "{first} and {second} of {h:?} became {one} and {two}"
         );
-    }
-}
-
-/// Keeps the calling thread on one CPU, modulo those there are.
-fn pin(cpu: usize) {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    // SAFETY: the set is a plain bit field, and the kernel only reads it.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu % cpus, &mut set);
-        libc::sched_setaffinity(0, size_of_val(&set), &set);
     }
 }

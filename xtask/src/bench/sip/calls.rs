@@ -1,12 +1,12 @@
-//! Calls through the proxy, both ends of which the bench is: INVITE, 180, 200, ACK, BYE, 200.
+//! Calls through the proxy, both ends of which the bench is: INVITE, 180, 200, ACK, BYE, 200; with media if the proxy relays it.
 
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use ::tests::ns::Namespace;
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::phones::{Phones, copy, field, lines, status, value};
 use super::rates::Round;
@@ -16,6 +16,10 @@ use super::socket::Socket;
 /// Where the callers are: one address, which is not behind a NAT.
 const CALLER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const PORT: u16 = 5070;
+/// Where both ends have their media.
+const MEDIA_PORT: u16 = 6000;
+/// Bytes of 20 ms of G.711 in RTP.
+const SOUND: usize = 172;
 /// Calls in progress at a time, unless a rate is given.
 const WINDOW: usize = 32;
 /// RFC 3261 §17.1.1.2, T1.
@@ -31,6 +35,10 @@ struct Call {
     /// When its current request was sent last.
     sent: Instant,
     state: State,
+    /// Where the phone is, and where it is to send its media.
+    called: Option<(Ipv4Addr, SocketAddrV4)>,
+    /// Where the caller is to send its media.
+    calling: Option<SocketAddrV4>,
 }
 
 enum State {
@@ -38,6 +46,8 @@ enum State {
     Inviting,
     /// A provisional response has come.
     Proceeding,
+    /// ACK is sent, and media by both ends. The BYE, to be sent when both have heard each other; bit 0: the caller has, bit 1: the phone.
+    Talking(Vec<u8>, u8),
     /// ACK and BYE are sent. The BYE, to be sent again.
     Ending(Vec<u8>),
 }
@@ -45,6 +55,8 @@ enum State {
 /// The callers.
 pub struct Calls {
     socket: Socket,
+    /// For the media of both ends.
+    media: Option<Socket>,
     phones: u32,
     /// The number of the next call: none is used twice, because a server remembers calls for a while.
     next: u32,
@@ -57,10 +69,19 @@ impl Calls {
     pub fn new(ns: &Namespace, phones: u32) -> Result<Self> {
         Ok(Self {
             socket: Socket::open(ns, PORT)?,
+            media: None,
             phones,
             next: 0,
             open: HashMap::new(),
             round: Round::default(),
+        })
+    }
+
+    /// The same with media: a call ends only after each end has heard the other one through the relay.
+    pub fn with_media(ns: &Namespace, phones: u32) -> Result<Self> {
+        Ok(Self {
+            media: Some(Socket::open(ns, MEDIA_PORT)?),
+            ..Self::new(ns, phones)?
         })
     }
 
@@ -82,6 +103,7 @@ impl Calls {
             self.socket.flush()?;
             self.answer(crowd)?;
             self.proceed()?;
+            self.listen()?;
             if now.duration_since(swept) > T1 / 10 {
                 swept = now;
                 self.sweep(now)?;
@@ -102,6 +124,8 @@ impl Calls {
                 begun: now,
                 sent: now,
                 state: State::Inviting,
+                called: None,
+                calling: None,
             },
         );
         self.invite(number, phone)
@@ -110,7 +134,7 @@ impl Calls {
     fn invite(&mut self, number: u32, phone: u32) -> Result<()> {
         self.socket.send(CALLER, SERVER, |out| {
             let sdp = format!(
-                "v=0\r\no=- 1 1 IN IP4 {CALLER}\r\ns=-\r\nc=IN IP4 {CALLER}\r\nt=0 0\r\nm=audio 6000 RTP/AVP 0 8 101\r\n\
+                "v=0\r\no=- 1 1 IN IP4 {CALLER}\r\ns=-\r\nc=IN IP4 {CALLER}\r\nt=0 0\r\nm=audio {MEDIA_PORT} RTP/AVP 0 8 101\r\n\
                  a=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:101 telephone-event/8000\r\na=sendrecv\r\n"
             );
             let _ = write!(
@@ -164,8 +188,13 @@ impl Calls {
                 }
                 let contact = "\r\nContact: <sip:phone@192.168.1.10:5060>\r\n";
                 replies.push(respond("180 Ringing", &format!("{contact}Content-Length: 0\r\n\r\n")));
-                let sdp = "v=0\r\no=- 1 1 IN IP4 192.168.1.10\r\ns=-\r\nc=IN IP4 192.168.1.10\r\nt=0 0\r\n\
-                           m=audio 6000 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n";
+                if let Some(call) = number(bytes).and_then(|number| self.open.get_mut(&number)) {
+                    call.called = described(bytes).map(|leg| (datagram.own, leg));
+                }
+                let sdp = format!(
+                    "v=0\r\no=- 1 1 IN IP4 192.168.1.10\r\ns=-\r\nc=IN IP4 192.168.1.10\r\nt=0 0\r\n\
+                     m=audio {MEDIA_PORT} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n"
+                );
                 let head = format!(
                     "{contact}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
                     sdp.len()
@@ -184,7 +213,7 @@ impl Calls {
     /// The callers' side.
     fn proceed(&mut self) -> Result<()> {
         let now = Instant::now();
-        let mut out = Vec::new();
+        let (mut out, mut talking) = (Vec::new(), Vec::new());
         for datagram in self.socket.receive()? {
             let bytes = &datagram.bytes;
             let (Some(code), Some(number)) = (status(bytes), number(bytes)) else {
@@ -199,11 +228,20 @@ impl Calls {
                 (200, State::Inviting | State::Proceeding, true) => {
                     let bye = within(bytes, "BYE", 2, number, call.phone);
                     out.push(within(bytes, "ACK", 1, number, call.phone));
-                    out.push(bye.clone());
-                    (call.state, call.sent) = (State::Ending(bye), now);
+                    call.sent = now;
+                    if self.media.is_some() {
+                        call.calling = described(bytes);
+                        call.state = State::Talking(bye, 0);
+                        talking.push(number);
+                    } else {
+                        out.push(bye.clone());
+                        call.state = State::Ending(bye);
+                    }
                 }
                 // The 200 again: so the ACK was lost.
-                (200, State::Ending(_), true) => out.push(within(bytes, "ACK", 1, number, call.phone)),
+                (200, State::Talking(..) | State::Ending(_), true) => {
+                    out.push(within(bytes, "ACK", 1, number, call.phone))
+                }
                 (200, State::Ending(_), false) => {
                     self.open.remove(&number);
                     self.round.completed += 1;
@@ -217,6 +255,66 @@ impl Calls {
         }
         for bytes in out {
             self.socket.send(CALLER, SERVER, |out| out.extend(bytes))?;
+        }
+        talking.into_iter().try_for_each(|number| self.talk(number))?;
+        self.socket.flush()
+    }
+
+    /// Both ends send media: the phone twice, because its first packet finds nobody yet at the other end.
+    fn talk(&mut self, number: u32) -> Result<()> {
+        let (Some(socket), Some(call)) = (&mut self.media, self.open.get(&number)) else {
+            return Ok(());
+        };
+        let (Some((phone, to_phone_leg)), Some(to_caller_leg)) = (call.called, call.calling) else {
+            return Ok(());
+        };
+        for (sequence, own, leg, side) in [
+            (1u16, phone, to_phone_leg, 1u8),
+            (1, CALLER, to_caller_leg, 0),
+            (2, phone, to_phone_leg, 1),
+        ] {
+            socket.send(own, leg, |out| {
+                out.extend([0x80, 0]);
+                out.extend(sequence.to_be_bytes());
+                out.extend((u32::from(sequence) * 160).to_be_bytes());
+                out.extend(number.to_be_bytes());
+                out.resize(SOUND, side);
+            })?;
+        }
+        socket.flush()
+    }
+
+    /// Media that has come, for either end; calls whose ends have both heard each other are ended.
+    fn listen(&mut self) -> Result<()> {
+        let (Some(socket), now) = (&mut self.media, Instant::now()) else {
+            return Ok(());
+        };
+        for datagram in socket.receive()? {
+            let bytes = &datagram.bytes;
+            let Some(number) = bytes
+                .get(8..12)
+                .and_then(|ssrc| ssrc.try_into().ok())
+                .map(u32::from_be_bytes)
+            else {
+                continue;
+            };
+            let Some(call) = self.open.get_mut(&number) else {
+                continue;
+            };
+            let State::Talking(bye, heard) = &mut call.state else {
+                continue;
+            };
+            // What the phone says is heard by the caller, and the other way round.
+            *heard |= match bytes.last() {
+                Some(1) if datagram.own == CALLER => 1,
+                Some(0) if call.called.is_some_and(|(phone, _)| phone == datagram.own) => 2,
+                _ => bail!("media of call {number} reached {}", datagram.own),
+            };
+            if *heard == 3 {
+                let bye = std::mem::take(bye);
+                self.socket.send(CALLER, SERVER, |out| out.extend(&bye))?;
+                (call.state, call.sent) = (State::Ending(bye), now);
+            }
         }
         self.socket.flush()
     }
@@ -241,6 +339,7 @@ impl Calls {
             match &call.state {
                 State::Inviting => self.invite(number, phone)?,
                 State::Proceeding => continue,
+                State::Talking(..) => self.talk(number)?,
                 State::Ending(bye) => {
                     let bye = bye.clone();
                     self.socket.send(CALLER, SERVER, |out| out.extend(bye))?;
@@ -280,6 +379,16 @@ fn within(response: &[u8], method: &str, cseq: u32, number: u32, phone: u32) -> 
     out
 }
 
+/// Where the first stream of a message's session description wants its media.
+fn described(bytes: &[u8]) -> Option<SocketAddrV4> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (_, sdp) = text.split_once("\r\n\r\n")?;
+    let after = |start: &str| sdp.lines().find_map(|line| line.strip_prefix(start));
+    let address = after("c=IN IP4 ")?.trim().parse().ok()?;
+    let port = after("m=audio ")?.split(' ').next()?.parse().ok()?;
+    Some(SocketAddrV4::new(address, port))
+}
+
 fn number(bytes: &[u8]) -> Option<u32> {
     let value = field(bytes, b"Call-ID")?.strip_suffix(b"@calls")?;
     u32::from_str_radix(std::str::from_utf8(value).ok()?, 16).ok()
@@ -314,5 +423,8 @@ mod tests {
             "{bye}"
         );
         assert_eq!(number(ok), Some(10));
+        let offer = b"INVITE sip:x SIP/2.0\r\n\r\nv=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 7000 RTP/AVP 0\r\n";
+        assert_eq!(described(offer), Some("192.0.2.1:7000".parse().unwrap()));
+        assert_eq!(described(ok), None);
     }
 }
