@@ -147,6 +147,9 @@ impl<R: Registry> Core<R> {
         };
         match self.decide(&incoming, now, out) {
             Ok(plan) => self.forward(incoming, *plan, now, out),
+            Err(Outcome::Answer(answer)) if method == Method::Invite && (300..400).contains(&answer.code) => {
+                self.redirect(incoming, &answer, now, out);
+            }
             Err(Outcome::Answer(answer)) => self.answer(&incoming, &answer, out),
             Err(Outcome::Ignore) => {}
         }
@@ -174,6 +177,31 @@ impl<R: Registry> Core<R> {
 
     /// Gives a response without a transaction (section 8.2.7): copies of the request get the same one.
     fn answer(&mut self, incoming: &Incoming, answer: &Answer, out: &mut Vec<Command>) {
+        let bytes = self.own_response(incoming, answer);
+        out.push(Command::Send {
+            to: way_back(&incoming.message, &incoming.flow, &self.connections),
+            bytes,
+            ticket: None,
+        });
+    }
+
+    /// Section 8.3: a redirect server keeps the transaction, so that its response comes again until it is acknowledged, and a CANCEL has something to match.
+    fn redirect(&mut self, incoming: Incoming, answer: &Answer, now: Time, out: &mut Vec<Command>) {
+        let response = self.own_response(&incoming, answer);
+        let Incoming { message, key, flow, .. } = incoming;
+        let server = self.servers.create(message, key, flow, now);
+        self.servers.respond(
+            server,
+            answer.code,
+            response,
+            &self.connections,
+            &mut self.timers,
+            now,
+            out,
+        );
+    }
+
+    fn own_response(&mut self, incoming: &Incoming, answer: &Answer) -> Bytes {
         let tag = self.keys.tag(incoming.key);
         self.metrics.response_out(incoming.method, answer.code);
         match answer.code {
@@ -184,11 +212,7 @@ impl<R: Registry> Core<R> {
         }
         let mut reply = Reply::new(answer.code, answer.reason, &tag, incoming.flow.remote);
         reply.headers = &answer.headers;
-        out.push(Command::Send {
-            to: way_back(&incoming.message, &incoming.flow, &self.connections),
-            bytes: reply.to(&incoming.message),
-            ticket: None,
-        });
+        reply.to(&incoming.message)
     }
 
     fn decide(&mut self, incoming: &Incoming, now: Time, out: &mut Vec<Command>) -> Result<Box<Plan>, Outcome> {
