@@ -298,7 +298,7 @@ impl Plain {
 
     /// What the cache knows of an address.
     #[inline(always)]
-    fn way<'t, T: Tables>(&self, t: &'t T, now: &Now, device: u32, addr: u32) -> Option<&'t Destination> {
+    pub(crate) fn way<'t, T: Tables>(&self, t: &'t T, now: &Now, device: u32, addr: u32) -> Option<&'t Destination> {
         self.way_of(t, now, device, addr, 0)
     }
 

@@ -177,7 +177,7 @@ impl<R: Registry> Core<R> {
 
     /// Gives a response without a transaction (section 8.2.7): copies of the request get the same one.
     fn answer(&mut self, incoming: &Incoming, answer: &Answer, out: &mut Vec<Command>) {
-        let bytes = self.response(incoming, answer);
+        let bytes = self.own_response(incoming, answer);
         out.push(Command::Send {
             to: way_back(&incoming.message, &incoming.flow, &self.connections),
             bytes,
@@ -187,7 +187,7 @@ impl<R: Registry> Core<R> {
 
     /// Section 8.3: a redirect server keeps the transaction, so that its response comes again until it is acknowledged, and a CANCEL has something to match.
     fn redirect(&mut self, incoming: Incoming, answer: &Answer, now: Time, out: &mut Vec<Command>) {
-        let response = self.response(&incoming, answer);
+        let response = self.own_response(&incoming, answer);
         let Incoming { message, key, flow, .. } = incoming;
         let server = self.servers.create(message, key, flow, now);
         self.servers.respond(
@@ -201,7 +201,7 @@ impl<R: Registry> Core<R> {
         );
     }
 
-    fn response(&mut self, incoming: &Incoming, answer: &Answer) -> Bytes {
+    fn own_response(&mut self, incoming: &Incoming, answer: &Answer) -> Bytes {
         let tag = self.keys.tag(incoming.key);
         self.metrics.response_out(incoming.method, answer.code);
         match answer.code {
