@@ -52,15 +52,20 @@ fn a_call_from_its_first_message_to_after_its_last() {
         attacker.sprays(&victims, &all, &nothing(who, "it is answered, nobody has sent", RTP));
     }
     connect(&victims, &call);
-    for (who, attacker) in outsiders {
-        attacker.sprays(&victims, &all, &nothing(who, TALKING, RTP));
-    }
-    every_port(&victims, &stranger);
-    every_kind(&victims, &stranger, OUTSIDE, &all);
-    from_inside_the_gate(&victims, &call, &inmate, &all);
-    victims.talk_during(&call, || forged(&edge, &victims, &neighbour));
+    victims.talk_during(&call, || {
+        for (who, attacker) in outsiders {
+            attacker.sprays(&victims, &all, &nothing(who, TALKING, RTP));
+        }
+        every_port(&victims, &stranger);
+        every_kind(&victims, &stranger, OUTSIDE, &all);
+        // The gate is open for the address of the caller's NAT; but the phone is known.
+        inmate.sprays(&victims, &all, &nothing(GATE, TALKING, RTP));
+        every_kind(&victims, &inmate, GATE, &all);
+        forged(&edge, &victims, &neighbour);
+        let flood = stranger.sends(&victims, &voices(10_000), &all);
+        nothing(OUTSIDE, TALKING, "a flood of RTP to all ports of the call").came_to(flood);
+    });
     victims.forget();
-    flood(&victims, &call, &stranger, &all);
     call.compare(20).unwrap();
 
     let last = call.told;
@@ -127,15 +132,6 @@ fn other_kinds() -> Vec<Vec<u8>> {
     marked.into_iter().chain([Vec::new(), vec![0x80]]).collect()
 }
 
-/// The gate is open for the address of the NAT; but the phone is known, and it talks.
-fn from_inside_the_gate(victims: &Victims, call: &Call, inmate: &Attacker, ports: &[SocketAddrV4]) {
-    victims.talk_during(call, || {
-        inmate.sprays(victims, ports, &nothing(GATE, TALKING, RTP));
-        every_kind(victims, inmate, GATE, ports);
-    });
-    victims.forget();
-}
-
 /// Whoever can forge addresses, and knows both endpoints of the caller's leg, puts packets into its stream. The answers go to the phone.
 fn forged(edge: &Edge, victims: &Victims, neighbour: &Attacker) {
     let legs = edge.legs().unwrap();
@@ -174,10 +170,4 @@ fn forged(edge: &Edge, victims: &Victims, neighbour: &Attacker) {
         "RTP from there",
     )
     .came_to(forge(inside));
-}
-
-fn flood(victims: &Victims, call: &Call, stranger: &Attacker, ports: &[SocketAddrV4]) {
-    let outcome = victims.talk_during(call, || stranger.sends(victims, &voices(10_000), ports));
-    nothing(OUTSIDE, TALKING, "a flood of RTP to all ports of the call").came_to(outcome);
-    victims.forget();
 }

@@ -93,9 +93,13 @@ fn svwar_and_svcrack_find_nobody() {
         (
             "svwar",
             vec!["--force", "-e100-120", "-mREGISTER"],
-            "REGISTER of users 100 to 120, two of whom there are",
+            "REGISTER of users 100 to 120, until it gives up: no answer tells those who are there from the others",
         ),
-        ("svcrack", vec!["-u100", "-d", &words], "60 passwords for user 100"),
+        (
+            "svcrack",
+            vec!["-u100", "-d", &words],
+            "passwords for user 100, until it gives up: its source is banned after ten",
+        ),
     ] {
         let before = packets(&capture, false).len();
         let sent = packets(&capture, true).len();
