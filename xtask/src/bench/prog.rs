@@ -4,7 +4,7 @@
 //! on. Therefore `bench_restore` writes the headers anew each time and calls the program under test (a tail call); its own
 //! cost, with an empty program behind it, is subtracted.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, ProgramArray};
 use aya::programs::{ProgramFd, Xdp};
 use aya::{Ebpf, TestRun, TestRunOptions};

@@ -97,6 +97,7 @@ impl<R: Registry> Core<R> {
                 local,
                 method: Method::Bye,
                 emergency: false,
+                repeats: None,
             };
             self.forward(incoming, plan, now, out);
         }
