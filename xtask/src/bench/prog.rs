@@ -4,7 +4,7 @@
 //! on. Therefore `bench_restore` writes the headers anew each time and calls the program under test (a tail call); its own
 //! cost, with an empty program behind it, is subtracted.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use aya::maps::{Array, ProgramArray};
 use aya::programs::{ProgramFd, Xdp};
 use aya::{Ebpf, TestRun, TestRunOptions};
@@ -204,7 +204,7 @@ impl Bench {
         self.aim(Some(target), frame, 1)?;
         let mut out = [0; 2048];
         let (action, size) = self.once(ingress, &mut out)?;
-        ensure!(
+        anyhow::ensure!(
             action == 4,
             "the program did not redirect the packet but returned {action}"
         );
