@@ -202,7 +202,20 @@ impl Stand {
         self.set_up(streams)?;
         let mut load = Load::new(self.lab.o(1), &self.legs[..streams as usize])?;
         load.begin(3)?;
+        self.settle()?;
         Ok(load)
+    }
+
+    /// Waits until nothing arrives any more: a relay that is a process may have packets of earlier loads in its queues.
+    fn settle(&self) -> Result<()> {
+        for _ in 0..200 {
+            let before = self.arrived()?;
+            std::thread::sleep(Duration::from_millis(50));
+            if self.arrived()? == before {
+                return Ok(());
+            }
+        }
+        bail!("{}: packets go on arriving though nobody sends", self.relay)
     }
 
     /// Begins to count from zero, with delays or without.
