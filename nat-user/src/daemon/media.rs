@@ -376,11 +376,11 @@ impl fmt::Debug for Media {
     }
 }
 
-/// The streams of which no leg has heard anything for so long, and that are not on hold.
+/// The streams of which no leg has heard anything for so long, on hold or not: whose call is not known is on hold for nobody.
 pub fn silent(state: &State, after: Duration) -> Vec<RelayId> {
     let mut streams: HashMap<u64, bool> = HashMap::new();
     for view in relays::views(&state.kernel.tables) {
-        let silent = !view.hold && state.kernel.clock.age(view.last) >= after;
+        let silent = state.kernel.clock.age(view.last) >= after;
         *streams.entry(view.call).or_insert(true) &= silent;
     }
     let silent = streams.into_iter().filter(|(_, silent)| *silent);

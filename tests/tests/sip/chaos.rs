@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tests::prelude::*;
@@ -91,7 +92,7 @@ impl Run {
                 }
                 6
             }
-            16 if self.counts[7] * 10 < self.counts.iter().sum() => {
+            16 if self.counts[7] * 20 < self.counts.iter().sum() => {
                 self.kill();
                 7
             }
@@ -99,6 +100,7 @@ impl Run {
         };
         self.counts[count] += 1;
         self.probe();
+        thread::sleep(Duration::from_millis(20));
     }
 
     /// Each call that stands has its media.

@@ -22,7 +22,7 @@ use crate::{
 };
 
 impl<R: Registry> Core<R> {
-    /// Nothing has been heard of these streams for `sip.media.timeout`. Answered calls that have no others end, or their media does, as
+    /// Nothing has been heard of these streams for `sip.media.timeout`. Answered calls that have no others, and none on hold, end, or their media does, as
     /// `sip.media.timeout_ends` says. Returns the streams that belong to no call.
     pub fn media_silent(&mut self, silent: &[RelayId], now: Time, out: &mut Vec<Command>) -> Vec<RelayId> {
         let mut unknown: FxHashSet<RelayId> = silent.iter().copied().collect();

@@ -305,7 +305,6 @@ impl Media {
     /// To be asked again and again, with the streams of which nothing has been heard for so long: takes those out that are of a call, and says which
     /// calls have no others.
     pub(super) fn silent(&mut self, silent: &mut FxHashSet<RelayId>, timeout: Duration, now: Time) -> Vec<Id> {
-        let all = silent.clone();
         let mut over = Vec::new();
         for (dialog, call) in &mut self.calls {
             let since = *call.since.get_or_insert(now);
@@ -313,9 +312,8 @@ impl Media {
             for stream in call.session.streams() {
                 streams += 1;
                 // Where media goes by itself, or by a binding, nobody knows.
-                if let Some(relay) = stream.relay.filter(|relay| all.contains(&relay.id)) {
-                    silent.remove(&relay.id);
-                    quiet += 1;
+                if stream.relay.is_some_and(|relay| silent.remove(&relay.id)) {
+                    quiet += u32::from(!stream.held);
                 }
             }
             if quiet > 0 && quiet == streams && now.since(since) >= timeout && !call.hung_up {
