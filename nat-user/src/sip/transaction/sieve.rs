@@ -51,7 +51,7 @@ impl Sieve {
     /// By the upper half of the key: tables take the lower one.
     fn place(&self, key: Key) -> (usize, u64) {
         let place = (key.number() >> 32) as usize;
-        (place / 64 & self.younger.len().wrapping_sub(1), 1 << (place % 64))
+        ((place / 64) & self.younger.len().wrapping_sub(1), 1 << (place % 64))
     }
 }
 
