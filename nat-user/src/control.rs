@@ -24,7 +24,7 @@ use crate::{
     config::{ExternalSide, Forward},
     records::{
         BanRecord, BindingRecord, BlockRecord, CounterRecord, DialogRecord, PathRecord, RegistrationRecord,
-        RelayRecord, SipTotals, StatusRecord, TraceRecord, TransactionRecord, UserRecord,
+        RelayRecord, RelayTotals, SipTotals, StatusRecord, TraceRecord, TransactionRecord, UserRecord,
     },
     sip::query::{BanFilter, DialogFilter, PathFilter, RegistrationFilter, TraceFilter, TransactionFilter},
     units::Proto,
@@ -59,6 +59,15 @@ pub trait Service: Send + Sync + 'static {
             "no NAT runs here, so nothing is relayed; write [nat] into the configuration and start again"
         )
         .into())
+    }
+
+    /// What the media relay has done.
+    ///
+    /// # Errors
+    /// If no NAT runs.
+    fn relay_totals(&self) -> Result<RelayTotals, ServiceError> {
+        self.relays(None, &mut |_| ControlFlow::Break(()))?;
+        Ok(RelayTotals::default())
     }
 
     /// Opens a stream of the media relay by hand; its legs. For tests of the data path.

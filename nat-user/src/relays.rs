@@ -5,10 +5,12 @@
 //! its calls.
 
 mod ports;
+pub mod record;
 #[cfg(test)]
 mod tests;
+pub mod totals;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use nat_common::{
     config::{Config as Numbers, FOREVER},
@@ -27,6 +29,9 @@ use nat_common::{
 
 pub use nat_common::relay::{CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN};
 pub use ports::is_owner;
+
+use self::totals::Totals;
+use crate::media::{command::RelayId, mos::Codec};
 
 /// What every operation needs to know.
 pub struct At<'a, T> {
@@ -143,6 +148,9 @@ pub struct Tag {
     pub rtcp: bool,
 }
 
+/// Where [`Leg::tag`] has the number of the codec.
+const CODEC: u32 = 8;
+
 impl Tag {
     fn word(self) -> u64 {
         u64::from(self.stream) << 32 | u64::from(self.side & 1) << 1 | u64::from(self.rtcp)
@@ -179,6 +187,8 @@ pub enum RelayError {
 pub struct Relays {
     /// Legs that are nobody's; the one that has been so for longest is taken first.
     free: VecDeque<u32>,
+    /// What legs had seen that have been closed.
+    closed: Totals,
 }
 
 /// What [`Relays::recover`] found.
@@ -275,9 +285,17 @@ impl Relays {
     /// Closes a leg; its partner's packets are dropped from then on. The port rests as every port does.
     pub fn close<T: Tables>(&mut self, at: &At<T>, id: LegId) {
         if let Some(leg) = used(at.t, id) {
+            if let Some(view) = view(at.t, id.number, leg) {
+                self.closed.add(&view);
+            }
             end(at, id.number, leg);
             self.free.push_back(id.number);
         }
+    }
+
+    /// What all legs have seen that were closed since the daemon started.
+    pub fn closed(&self) -> &Totals {
+        &self.closed
     }
 
     /// Closes all legs of a call; how many there were.
@@ -342,6 +360,17 @@ pub fn expect<T: Tables>(at: &At<T>, id: LegId, classes: u8, clock_rate: u32) ->
     Ok(())
 }
 
+/// Tells what a leg carries, for the estimate of how it sounds. An RTCP leg carries nothing that sounds.
+///
+/// # Errors
+/// If the leg has been closed.
+pub fn carry<T: Tables>(at: &At<T>, id: LegId, codec: Codec) -> Result<(), RelayError> {
+    let leg = used(at.t, id).ok_or(RelayError::Closed(id.number))?;
+    let word = leg.tag.get() & !(0xff << CODEC);
+    leg.tag.set(word | u64::from(codec as u8) << CODEC);
+    Ok(())
+}
+
 /// What is known of a leg. Times are in ticks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegView {
@@ -365,8 +394,12 @@ pub struct LegView {
     pub hold: bool,
     /// `CLASS_*`.
     pub classes: u8,
+    /// DSCP that the peer's packets leave with; `None`: their own.
+    pub dscp: Option<u8>,
     /// RTP clock rate in Hz; 0 if not known.
     pub clock_rate: u32,
+    /// What its stream carries.
+    pub codec: Codec,
     /// When it was opened.
     pub created: u32,
     /// When the peer was learned; `None` if it is not.
@@ -392,6 +425,13 @@ pub fn views<T: Tables>(t: &T) -> impl Iterator<Item = LegView> {
     (0..)
         .map_while(move |number| t.leg(number).map(|leg| (number, leg)))
         .filter_map(move |(number, leg)| view(t, number, leg))
+}
+
+/// The relays of which a leg is on an external address that is not the router's any more.
+pub fn stranded<T: Tables>(t: &T) -> Vec<RelayId> {
+    let stranded = views(t).filter(|view| view.external.is_none());
+    let calls: BTreeSet<u64> = stranded.map(|view| view.call).collect();
+    calls.into_iter().map(RelayId).collect()
 }
 
 /// What is known of a leg; `None` if it has been closed.
@@ -422,7 +462,9 @@ fn view<T: Tables>(t: &T, number: u32, leg: &Leg) -> Option<LegView> {
         armed: peer.is_none() || remote as u16 != word.generation(),
         hold: word.is_on_hold(),
         classes: word.classes(),
+        dscp: word.dscp(),
         clock_rate: rate(leg.clock.get()),
+        codec: Codec::from_number((leg.tag.get() >> CODEC) as u8),
         created: leg.created.get(),
         latched: peer.map(|_| leg.latched.get()),
         last: leg.last.get(),

@@ -14,7 +14,7 @@ pub use nat::{Nat, block_record};
 use crate::{
     config::{ExternalSide, Forward},
     control::{BindingFilter, Each, RelayPlan, Service, ServiceError, SipService},
-    records::{BindingRecord, BlockRecord, CounterRecord, RelayRecord, StatusRecord, Time},
+    records::{BindingRecord, BlockRecord, CounterRecord, RelayRecord, RelayTotals, StatusRecord, Time},
     units::Proto,
 };
 
@@ -92,6 +92,10 @@ impl Service for Daemon {
     fn relays(&self, call: Option<u64>, each: Each<RelayRecord>) -> Result<(), ServiceError> {
         relays::list(&self.nat()?.state, call, each);
         Ok(())
+    }
+
+    fn relay_totals(&self) -> Result<RelayTotals, ServiceError> {
+        Ok(relays::totals(&self.nat()?.state))
     }
 
     fn open_relay(&self, plan: &RelayPlan) -> Result<Vec<RelayRecord>, ServiceError> {

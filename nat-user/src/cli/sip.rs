@@ -66,6 +66,9 @@ pub struct Dialogs {
     /// Calls only, no subscriptions
     #[arg(long)]
     pub no_subscriptions: bool,
+    /// The media of calls, leg by leg: who sends, loss, jitter, round trip, estimated MOS
+    #[arg(long)]
+    pub media: bool,
     /// At most so many [default: all with --json, else 1000]
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,

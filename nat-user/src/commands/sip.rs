@@ -70,9 +70,10 @@ pub fn paths(out: &mut impl Write, socket: &Path, wanted: Paths, json: bool) -> 
 pub fn dialogs(out: &mut impl Write, socket: &Path, wanted: Dialogs, json: bool) -> Result<()> {
     let limit = wanted.limit;
     let filter = DialogFilter {
-        calls: wanted.no_subscriptions,
+        calls: wanted.no_subscriptions || wanted.media,
         user: wanted.user,
         call_id: wanted.call_id,
+        media: wanted.media,
         limit: None,
     };
     let request = |limit| {
@@ -81,7 +82,8 @@ pub fn dialogs(out: &mut impl Write, socket: &Path, wanted: Dialogs, json: bool)
             ..filter.clone()
         })
     };
-    long_list::<DialogRecord>(out, socket, limit, request, json, tables::dialogs)
+    let table = if wanted.media { tables::media } else { tables::dialogs };
+    long_list::<DialogRecord>(out, socket, limit, request, json, table)
 }
 
 /// `sipnat transactions`.

@@ -16,8 +16,9 @@ use crate::{
     media::command::{
         self, Carrier, Command, DataPath, Exhausted, Expect, Leg, Pinhole, PinholeId, Ports, Relay, RelayId, Want,
     },
-    media::sdp::Endpoint,
-    relays::{self, Arming, CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN, Gate, LegId, OpenedSide, Peer, Side, Stream},
+    media::{mos::Codec, sdp::Endpoint},
+    records::RelayRecord,
+    relays::{self, record::record, Arming, CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN, Gate, LegId, OpenedSide, Peer, Side, Stream},
 };
 
 /// How long a binding of a call lives after its last packet, should nobody end it: its dialog does, or else the session timer of the call.
@@ -145,7 +146,7 @@ impl Ports for Media {
             pair: want.rtcp,
             classes: classes(&expect),
             clock_rate: expect.clock,
-            dscp: None,
+            dscp: self.state.current().config.sip.as_ref().and_then(|sip| sip.media.dscp),
             follow: true,
             sides: [side(&legs[0]), side(&legs[1])],
         };
@@ -251,6 +252,20 @@ impl DataPath for Media {
                 holes.into_iter().for_each(|hole| self.let_go(hole));
             }
         }
+    }
+
+    fn carries(&mut self, relay: RelayId, codec: Codec) {
+        for side in self.open.get(&relay).into_iter().flatten() {
+            // A leg that has gone carries nothing.
+            let _ = self.state.relays(|_, at| relays::carry(at, side.rtp.id, codec));
+        }
+    }
+
+    fn legs(&self, relay: RelayId) -> Vec<RelayRecord> {
+        let kernel = &self.state.kernel;
+        let views = self.legs(relay).into_iter();
+        let views = views.filter_map(|leg| relays::find(&kernel.tables, leg));
+        views.map(|view| record(&kernel.clock, &view)).collect()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     config,
     net::{self, Scope},
     sip::{
+        calls::{self, Recorder},
         engine,
         flow::Transport,
         query::Setup,
@@ -22,6 +23,8 @@ use crate::{
 /// A running SIP server.
 pub struct Sip {
     pub server: Arc<Server>,
+    /// Takes the records of calls.
+    pub recorder: Arc<Recorder>,
     /// Turns true when its thread has ended.
     ended: watch::Receiver<bool>,
 }
@@ -46,9 +49,15 @@ impl Sip {
         if let Some(store) = &setup.config.store {
             server::make_directory(store)?;
         }
-        let (server, thread) = Server::start(setup, move |setup, _, now| engine::make(setup, &secret, now))?;
+        let target = &setup.config.calls.records;
+        let recorder = Recorder::start(calls::open(target)?, target)
+            .context("cannot start a thread that writes the records of calls")?;
+        let told = recorder.clone();
+        let make = move |setup, _: &[_], now| Ok(engine::make(setup, &secret, now)?.recording(told));
+        let (server, thread) = Server::start(setup, make)?;
         Ok(Sip {
             server,
+            recorder,
             ended: watch_thread(thread)?,
         })
     }
@@ -101,6 +110,9 @@ impl Sip {
     pub async fn stop(self) {
         self.server.stop().await;
         self.ended().await;
+        let recorder = self.recorder;
+        // An error means that it panicked, which it has told.
+        let _ = tokio::task::spawn_blocking(move || recorder.finish()).await;
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::{end::End, sdp::Endpoint};
-use crate::config::Prefix;
+use super::{end::End, mos::Codec, sdp::Endpoint};
+use crate::{config::Prefix, records::RelayRecord};
 
 /// One of the two parties of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +53,14 @@ pub trait Ports {
 pub trait DataPath: Ports + std::fmt::Debug + Send {
     /// Does it, at once or soon. For a place that is gone it does nothing.
     fn run(&mut self, command: Command);
+
+    /// What a relay carries, for the estimate of how it sounds. A data path that measures nothing need not know.
+    fn carries(&mut self, _relay: RelayId, _codec: Codec) {}
+
+    /// What was seen of a relay so far, leg by leg; nothing of one that is gone, or where nothing is measured.
+    fn legs(&self, _relay: RelayId) -> Vec<RelayRecord> {
+        Vec::new()
+    }
 }
 
 /// What place is needed.

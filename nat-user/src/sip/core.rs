@@ -6,6 +6,7 @@
 
 pub mod arena;
 mod branches;
+mod calls;
 pub mod connections;
 pub mod desk;
 mod dialogs;
@@ -28,6 +29,7 @@ use self::{
     seam::Registry,
 };
 use super::{
+    calls::Recorder,
     command::{Command, Input, QueryId},
     dialog::Dialogs,
     flow::{Flow, ListenerId},
@@ -73,6 +75,8 @@ pub struct Core<R> {
     connections: Connections,
     /// `None`: session descriptions pass as they are.
     media: Option<media::Media>,
+    /// `None`: nobody is told of calls that have ended.
+    recorder: Option<Arc<Recorder>>,
     queries: Queries,
     timers: Timers<Due>,
     plan: DialPlan,
@@ -100,6 +104,7 @@ impl<R: Registry> Core<R> {
             dialogs: Dialogs::new(&config.proxy),
             connections: Connections::default(),
             media: None,
+            recorder: None,
             queries: Queries::default(),
             timers: Timers::new(),
             plan: DialPlan::new(&config),
@@ -118,7 +123,7 @@ impl<R: Registry> Core<R> {
     /// Something happened.
     pub fn input(&mut self, input: Input, now: Time, out: &mut Vec<Command>) {
         self.take(input, now, out);
-        self.media_ends();
+        self.media_ends(now);
     }
 
     fn take(&mut self, input: Input, now: Time, out: &mut Vec<Command>) {
@@ -198,7 +203,7 @@ impl<R: Registry> Core<R> {
             self.registry.path_news(&action, &mut self.paths, now);
         }
         self.news = actions;
-        self.media_ends();
+        self.media_ends(now);
     }
 
     /// Another configuration and other listeners, after a reload. What is under way goes on as it began. Whoever owns the registry tells it

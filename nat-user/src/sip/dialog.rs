@@ -12,12 +12,13 @@ use std::{
     time::Duration,
 };
 
-pub use self::record::{Callee, Dialog, Kind, Leg, State};
+pub use self::record::{Callee, Dialog, End, Kind, Leg, State};
 use super::{
     core::arena::{Arena, Id},
     flow::Flow,
     location::ContactId,
     message::{HeaderName, Message, Method},
+    metrics::CallEnd,
     path::{Holder, PathInfo, Paths},
     time::Time,
     timers::Timers,
@@ -56,7 +57,15 @@ pub struct Dialogs {
     calls: usize,
     longest: Duration,
     /// Those that have ended since somebody asked.
-    ended: Vec<Id>,
+    ended: Vec<Ended>,
+}
+
+/// A dialog that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub id: Id,
+    /// What it was, if it was a call.
+    pub call: Option<Box<Dialog>>,
 }
 
 impl Dialogs {
@@ -138,6 +147,7 @@ impl Dialogs {
             established: None,
             session: None,
             alarm: Default::default(),
+            end: None,
             key,
         });
         self.index.insert(key, id);
@@ -195,8 +205,9 @@ impl Dialogs {
     }
 
     /// A final response that is no success was given to the request that began this dialog, or that ends it.
-    pub fn refused(&mut self, id: Id, paths: &mut Paths, now: Time) {
+    pub fn refused(&mut self, id: Id, end: End, paths: &mut Paths, now: Time) {
         if self.arena.get(id).is_some_and(|dialog| dialog.state == State::Early) {
+            self.because(id, end);
             self.end(id, paths, now);
         }
     }
@@ -236,6 +247,11 @@ impl Dialogs {
         let longest = self.longest;
         if code < 200 {
             return;
+        }
+        if request.method() == Some(Method::Bye) {
+            let by = self.find(request).map(|(_, side)| side);
+            let why = CallEnd::Bye;
+            self.because(id, End { by, ..End::of(why) });
         }
         let Some(dialog) = self.arena.get_mut(id) else { return };
         let lasts = match request.method() {
@@ -284,8 +300,17 @@ impl Dialogs {
         if !dialog.alarm.fires(now, timers, Due::Dialog(id)) {
             return false;
         }
+        self.because(id, End::of(CallEnd::Timeout));
         self.end(id, paths, now);
         true
+    }
+
+    /// Says why a dialog ends, or will: the first reason stays, and who has ended it is added.
+    pub fn because(&mut self, id: Id, end: End) {
+        if let Some(dialog) = self.arena.get_mut(id) {
+            let known = dialog.end.get_or_insert(end);
+            known.by = known.by.or(end.by);
+        }
     }
 
     /// Ends a dialog: its paths are let go.
@@ -294,7 +319,6 @@ impl Dialogs {
             return;
         };
         self.index.remove(&dialog.key);
-        self.ended.push(id);
         let holder = dialog.kind.holder();
         dialog.caller.release(holder, paths, now);
         for callee in &mut dialog.callees {
@@ -311,11 +335,13 @@ impl Dialogs {
                 }
             }
         }
+        let call = (dialog.kind == Kind::Call).then(|| Box::new(dialog));
+        self.ended.push(Ended { id, call });
     }
 
     /// The dialogs that have ended since this was asked last.
-    pub fn ended(&mut self) -> impl Iterator<Item = Id> {
-        self.ended.drain(..)
+    pub fn ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
     }
 
     /// The dialog that a request belongs to, and who sends it.

@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     config::sip::Sip,
-    media::{command::DataPath, policy::Policy},
+    media::{
+        command::{DataPath, RelayId},
+        policy::Policy,
+    },
     records::{BanRecord, DialogRecord, PathRecord, RegistrationRecord, TransactionRecord},
 };
 
@@ -52,6 +55,8 @@ pub enum Query {
     AnchorMedia(Policy, Box<dyn DataPath>),
     /// Another policy, for calls that begin from now on.
     MediaPolicy(Policy),
+    /// The external address that these relays are on is not ours any more. Answers those that no call knows.
+    MediaStranded(Vec<RelayId>, Reply<Vec<RelayId>>),
 }
 
 /// What the core runs with: the configuration and the files that it names, read and found valid.
@@ -69,6 +74,8 @@ pub struct Setup {
 pub struct Snapshot {
     pub metrics: SipMetrics,
     pub gauges: SipGauges,
+    /// Streams of calls that were left as they are, by reason.
+    pub media_left: Vec<(&'static str, u64)>,
 }
 
 /// Asks for a part of a list.
@@ -179,6 +186,9 @@ pub struct DialogFilter {
     pub user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call_id: Option<String>,
+    /// Their streams too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub media: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
 }
@@ -285,6 +295,7 @@ mod tests {
             calls: true,
             user: Some("user".into()),
             call_id: Some("1".into()),
+            media: false,
             limit: None,
         };
         assert!(dialog.matches("INVITE", "1", "a@b", "user@net.com"));

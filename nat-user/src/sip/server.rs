@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     config::sip::{Domain, ListenAddress, Listener, Sip},
-    media::{command::DataPath, policy::Policy},
+    media::{
+        command::{DataPath, RelayId},
+        policy::Policy,
+    },
 };
 
 /// Entries that are looked at for one page of a list: some 100 µs of the server's time.
@@ -172,6 +175,16 @@ impl Server {
     /// If the server has ended.
     pub async fn media_policy(&self, policy: Policy) -> Result<()> {
         self.handle.call(Query::MediaPolicy(policy)).await
+    }
+
+    /// Ends the streams of relays whose external address is not ours any more. Gives those that no call knows.
+    ///
+    /// # Errors
+    /// If the server has ended.
+    pub async fn media_stranded(&self, relays: Vec<RelayId>) -> Result<Vec<RelayId>> {
+        let (reply, answer) = oneshot::channel();
+        self.handle.call(Query::MediaStranded(relays, reply)).await?;
+        answer.await.context("the SIP server has ended; its log says why")
     }
 
     /// Tells the server of listeners whose interface has another address now; says which have moved.

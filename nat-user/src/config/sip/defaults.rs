@@ -43,6 +43,7 @@ impl Default for Media {
             timeout: Duration::from_secs(300),
             max_streams: 32,
             inside: None,
+            dscp: None,
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use smallvec::SmallVec;
 
-use crate::sip::{flow::Flow, location::ContactId, path::PathId, time::Time, timers::Alarm};
+use crate::{
+    media::command::Side,
+    sip::{flow::Flow, location::ContactId, metrics::CallEnd, path::PathId, time::Time, timers::Alarm},
+};
 
 /// What the dialog is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +47,30 @@ pub struct Dialog {
     pub session: Option<u32>,
     /// Its deadline is when the dialog ends by itself.
     pub alarm: Alarm,
+    /// Why it ends, once that is known.
+    pub end: Option<End>,
     pub(super) key: u64,
+}
+
+/// Why a dialog ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    pub why: CallEnd,
+    /// Who has ended it; `None`: this server, or nobody.
+    pub by: Option<Side>,
+    /// The final response, if one has ended it.
+    pub code: Option<u16>,
+}
+
+impl End {
+    /// It ends for this reason, by itself.
+    pub fn of(why: CallEnd) -> End {
+        End {
+            why,
+            by: None,
+            code: None,
+        }
+    }
 }
 
 /// Somebody who has answered.
