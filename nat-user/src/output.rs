@@ -142,8 +142,8 @@ pub fn relays(records: &[RelayRecord]) -> Table {
 
 /// The columns of what a leg has seen.
 const LEG: [&str; 14] = [
-    "CODEC", "PEER", ">LATCHED", ">PACKETS", ">BYTES", ">LOST", ">LATE", ">JITTER", ">RTT", ">SSRCS", ">REFUSED", ">IDLE",
-    "HOLD", ">MOS",
+    "CODEC", "PEER", ">LATCHED", ">PACKETS", ">BYTES", ">LOST", ">LATE", ">JITTER", ">RTT", ">SSRCS", ">REFUSED",
+    ">IDLE", "HOLD", ">MOS",
 ];
 
 /// What stands in them.

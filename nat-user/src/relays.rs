@@ -213,6 +213,8 @@ impl Relays {
                 && partner_of(at.t, leg).is_some_and(|partner| partner.partner.get() == number + 1);
             if whole {
                 found.legs += 1;
+                // Whoever captured has gone with its daemon.
+                leg.word.set(word.copying(false).0);
             } else {
                 if word.state() != LegState::Free {
                     found.mended += 1;
@@ -360,6 +362,16 @@ pub fn expect<T: Tables>(at: &At<T>, id: LegId, classes: u8, clock_rate: u32) ->
     Ok(())
 }
 
+/// Has the daemon be given copies of a leg's packets, or not any more. They take the thorough way as long as they are copied.
+///
+/// # Errors
+/// If the leg has been closed.
+pub fn copy<T: Tables>(at: &At<T>, id: LegId, on: bool) -> Result<(), RelayError> {
+    let leg = used(at.t, id).ok_or(RelayError::Closed(id.number))?;
+    leg.word.set(LegWord(leg.word.get()).copying(on).0);
+    Ok(())
+}
+
 /// Tells what a leg carries, for the estimate of how it sounds. An RTCP leg carries nothing that sounds.
 ///
 /// # Errors
@@ -437,6 +449,11 @@ pub fn stranded<T: Tables>(t: &T) -> Vec<RelayId> {
 /// What is known of a leg; `None` if it has been closed.
 pub fn find<T: Tables>(t: &T, id: LegId) -> Option<LegView> {
     view(t, id.number, used(t, id)?)
+}
+
+/// What is known of leg `number`; `None` if it is nobody's.
+pub fn in_use<T: Tables>(t: &T, number: u32) -> Option<LegView> {
+    view(t, number, t.leg(number)?)
 }
 
 fn view<T: Tables>(t: &T, number: u32, leg: &Leg) -> Option<LegView> {

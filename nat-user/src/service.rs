@@ -1,5 +1,6 @@
 //! What the running daemon answers on its control socket: for the NAT, for the SIP server, for whatever of them runs.
 
+mod capture;
 mod nat;
 mod relays;
 pub mod sip;
@@ -14,7 +15,7 @@ pub use nat::{Nat, block_record};
 use crate::{
     config::{ExternalSide, Forward},
     control::{BindingFilter, Each, RelayPlan, Service, ServiceError, SipService},
-    records::{BindingRecord, BlockRecord, CounterRecord, RelayRecord, RelayTotals, StatusRecord, Time},
+    records::{BindingRecord, BlockRecord, CaptureRecord, CounterRecord, RelayRecord, RelayTotals, StatusRecord, Time},
     units::Proto,
 };
 
@@ -50,6 +51,12 @@ impl Daemon {
     fn nat(&self) -> Result<&Nat, ServiceError> {
         self.nat.as_ref().ok_or_else(|| {
             anyhow!("no NAT runs here; write [nat] with inside and outside interfaces into the configuration and start again").into()
+        })
+    }
+
+    fn running_sip(&self) -> Result<&sip::Sip, ServiceError> {
+        self.sip.as_ref().ok_or_else(|| {
+            anyhow!("no SIP server runs here; write [sip] into the configuration and start again").into()
         })
     }
 
@@ -98,6 +105,11 @@ impl Service for Daemon {
         Ok(relays::totals(&self.nat()?.state))
     }
 
+    fn capture(&self, call: &str) -> Result<mpsc::Receiver<CaptureRecord>, ServiceError> {
+        let state = self.nat.as_ref().map(|nat| nat.state.clone());
+        capture::begin(self.running_sip()?.server.clone(), state, call)
+    }
+
     fn open_relay(&self, plan: &RelayPlan) -> Result<Vec<RelayRecord>, ServiceError> {
         relays::open(&self.nat()?.state, plan)
     }
@@ -134,9 +146,6 @@ impl Service for Daemon {
     }
 
     fn sip(&self) -> Result<&dyn SipService, ServiceError> {
-        match &self.sip {
-            Some(sip) => Ok(sip),
-            None => Err(anyhow!("no SIP server runs here; write [sip] into the configuration and start again").into()),
-        }
+        self.running_sip().map(|sip| sip as &dyn SipService)
     }
 }

@@ -77,12 +77,19 @@ fn the_media_of_calls() {
     let calls = ask_json(&server, &["calls", "--media"]);
     assert_eq!(calls.as_array().unwrap().len(), 1, "subscriptions have none");
     let leg = &calls[0]["media"][0]["legs"][1];
-    assert_eq!((&leg["mos"], &leg["lost"], &leg["codec"]), (&json!(4.31), &json!(30), &json!("G.711")));
+    assert_eq!(
+        (&leg["mos"], &leg["lost"], &leg["codec"]),
+        (&json!(4.31), &json!(30), &json!("G.711"))
+    );
     let (_, out, _) = ask(&server, &["calls", "--media"]);
     let words: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(words[0].last(), Some(&"MOS"), "{out}");
     for (row, party) in words[1..].iter().zip(["caller", "callee"]) {
-        assert_eq!(row[2..7], ["INVITE", "4711", party, "G.711", "134.56.1.1:6000"], "{out}");
+        assert_eq!(
+            row[2..7],
+            ["INVITE", "4711", party, "G.711", "134.56.1.1:6000"],
+            "{out}"
+        );
         assert_eq!(row.last(), Some(&"4.31"), "{out}");
     }
     assert_eq!(words.len(), 3, "{out}");

@@ -143,6 +143,16 @@ pub struct AddUser {
 }
 
 #[derive(Args, Debug)]
+pub struct Capture {
+    /// The call: its Call-ID, or the number of a relay of it, as `calls --media` and `relays` have them
+    #[arg(long, value_name = "CALL-ID|NUMBER")]
+    pub call: String,
+    /// The pcap file; without it pcap goes to standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 pub struct Trace {
     /// Only calls, registrations and subscriptions of this address of record, as USER@DOMAIN
     #[arg(long, value_name = "USER@DOMAIN", value_parser = aor)]

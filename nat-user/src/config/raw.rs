@@ -10,7 +10,7 @@ use serde::{
 use toml::Spanned;
 
 use super::{
-    Action, LogTarget, Filtering, FlowDirection, Interface, MssClamp, PortRange, Prefix, Rate, Refresh, Refuse,
+    Action, Filtering, FlowDirection, Interface, LogTarget, MssClamp, PortRange, Prefix, Rate, Refresh, Refuse,
     XdpMode, sip,
     text::{ExternalPorts, InsidePorts, PortList, Text},
 };

@@ -201,7 +201,9 @@ impl Life {
         let close = |relay: RelayId| nat.state.relays(|relays, at| relays.close_call(at, relay.0));
         let legs: usize = unknown.into_iter().map(close).sum();
         if legs != 0 {
-            tracing::warn!("closed {legs} legs of the media relay: their external address is not ours any more, and no call is known that they were of");
+            tracing::warn!(
+                "closed {legs} legs of the media relay: their external address is not ours any more, and no call is known that they were of"
+            );
         }
     }
 

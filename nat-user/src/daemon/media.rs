@@ -18,7 +18,10 @@ use crate::{
     },
     media::{mos::Codec, sdp::Endpoint},
     records::RelayRecord,
-    relays::{self, record::record, Arming, CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN, Gate, LegId, OpenedSide, Peer, Side, Stream},
+    relays::{
+        self, Arming, CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN, Gate, LegId, OpenedSide, Peer, Side, Stream,
+        record::record,
+    },
 };
 
 /// How long a binding of a call lives after its last packet, should nobody end it: its dialog does, or else the session timer of the call.

@@ -32,7 +32,7 @@ pub const CLOCK_MAP: &str = "CLOCK";
 pub const PROGRAMS: [&str; 4] = [INSIDE, OUTSIDE, TRUNK, CLOCK];
 
 /// Every map of the object. They are pinned under these names.
-pub const MAPS: [&str; 34] = [
+pub const MAPS: [&str; 35] = [
     "STATE",
     "CONFIG",
     "ADDRESSES",
@@ -62,6 +62,7 @@ pub const MAPS: [&str; 34] = [
     "PUNT_SOURCE",
     "WATCHED",
     "WATCH_TOTAL",
+    "MEDIA_TOTAL",
     "WATCH_SOURCE",
     "IDS",
     "CLOCK",

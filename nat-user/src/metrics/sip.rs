@@ -6,8 +6,8 @@ use crate::{
     sip::{
         message::Method,
         metrics::{
-            BUCKETS_US, CODE_SLOTS, CallEnd, Histogram, METHODS, Refusal, SipGauges, SipMetrics, TimerLabel, TransactionLabel,
-            code_name,
+            BUCKETS_US, CODE_SLOTS, CallEnd, Histogram, METHODS, Refusal, SipGauges, SipMetrics, TimerLabel,
+            TransactionLabel, code_name,
         },
         path::State,
     },

@@ -7,8 +7,8 @@ use comfy_table::{ColumnConstraint, Table};
 use super::{LEG, add, endpoint, leg, seconds, table};
 use crate::{
     records::{
-        BanRecord, DialogRecord, PathRecord, RegistrationRecord, SipStatusRecord, StreamRecord, Time, TransactionRecord,
-        UserRecord,
+        BanRecord, DialogRecord, PathRecord, RegistrationRecord, SipStatusRecord, StreamRecord, Time,
+        TransactionRecord, UserRecord,
     },
     units::show_duration,
 };

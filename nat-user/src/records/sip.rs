@@ -210,6 +210,23 @@ pub struct TraceRecord {
     pub missed: u64,
 }
 
+/// A packet of a call that is captured: a SIP message, or UDP of its media.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureRecord {
+    pub time: Time,
+    /// `sip` or `media`. A packet of media is told twice, as it came and as it left.
+    pub kind: String,
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    /// Bytes that it had.
+    pub length: u64,
+    /// In base64; of media no more than 1,500 bytes.
+    pub payload: String,
+    /// Packets before this one that were not told, because the reader or the daemon was too slow.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missed: u64,
+}
+
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddrV4, time::Duration};
 
-use nat_common::flow::Endpoint;
+use nat_common::{counters::Reason, flow::Endpoint};
 
 use super::LegView;
 use crate::{
@@ -12,6 +12,16 @@ use crate::{
 };
 
 impl LegView {
+    /// Packets of the peer that went on.
+    pub fn relayed(&self) -> u64 {
+        let stayed = self
+            .refused
+            .iter()
+            .find(|(reason, _)| *reason == Reason::PeerNotLatched);
+        self.packets
+            .saturating_sub(stayed.map_or(0, |(_, count)| u64::from(*count)))
+    }
+
     /// Interarrival jitter in microseconds (RFC 3550). `None`: the clock of the stream is not known.
     pub fn jitter_us(&self) -> Option<u64> {
         let clock = u64::from(self.clock_rate);
@@ -28,7 +38,11 @@ impl LegView {
     pub fn mos(&self) -> Option<Mos> {
         let ms = |us: Option<u64>| us.unwrap_or_default() as f64 / 1000.0;
         let seen = Seen {
-            received: if self.quality.ssrc.is_some() { self.quality.received } else { 0 },
+            received: if self.quality.ssrc.is_some() {
+                self.quality.received
+            } else {
+                0
+            },
             lost: self.quality.lost,
             jitter_ms: ms(self.jitter_us()),
             round_trip_ms: ms(self.round_trip_us()),

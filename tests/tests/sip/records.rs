@@ -150,6 +150,89 @@ fn a_call_from_its_media_to_its_record() {
     );
 }
 
+/// A capture has the signalling and both sides of the media with their real addresses, until the call ends.
+#[test]
+fn a_call_is_captured() {
+    let mut scene = Scene::new();
+    scene.talk();
+    let call = scene.list(&["calls", "--media"]).remove(0);
+    let stream = &call["media"][0];
+    let of =
+        |side: usize, what: &str| -> SocketAddrV4 { voices(stream)[side][what].as_str().unwrap().parse().unwrap() };
+    let ends = [0, 1].map(|side| (of(side, "peer"), of(side, "external")));
+    let (by_id, by_number) = (scene.files.file("id.pcap"), scene.files.file("number.pcap"));
+    let call_id = call["call_id"].as_str().unwrap().to_owned();
+    let number = stream["relay"].to_string();
+    let socket = scene.nat.daemon().socket().display().to_string();
+    let captures = [(call_id.as_str(), &by_id), (number.as_str(), &by_number)].map(|(call, file)| {
+        let args = ["capture", "--call", call, "--out", file, "--socket", &socket];
+        scene.nat.daemon().command(&args).spawn().unwrap()
+    });
+    let begun = || [&by_id, &by_number].iter().all(|file| read_pcap(file).len() > 40);
+    wait_until("media in the captures", SOON, begun).unwrap();
+    scene.anna.hang_up().unwrap();
+    scene.berta.closed().unwrap();
+    for capture in captures {
+        let output = capture.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    for file in [&by_id, &by_number] {
+        let packets = read_pcap(file);
+        let has = |from: SocketAddrV4, to: SocketAddrV4| {
+            let between = packets.iter().filter(|packet| (packet.from, packet.to) == (from, to));
+            between.filter(|packet| packet.payload.first() == Some(&0x80)).count()
+        };
+        let [(anna, to_anna), (berta, to_berta)] = ends;
+        for (from, to) in [(anna, to_anna), (to_berta, berta), (berta, to_berta), (to_anna, anna)] {
+            assert!(has(from, to) > 5, "{from} > {to} in {file}");
+        }
+        let byes = packets
+            .iter()
+            .filter(|packet| packet.payload.starts_with(b"BYE "))
+            .count();
+        assert_eq!(byes, 2, "as it came and as it left, in {file}");
+    }
+    let refused = scene
+        .nat
+        .sipnat(&["capture", "--call", "nobody", "--out", &by_id])
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(4));
+}
+
+/// A UDP packet of a capture file.
+struct Captured {
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+    payload: Vec<u8>,
+}
+
+/// The whole packets of a capture file of raw IPv4; none if there is no file yet.
+fn read_pcap(file: &str) -> Vec<Captured> {
+    let bytes = fs::read(file).unwrap_or_default();
+    let mut rest = bytes.get(24..).unwrap_or_default();
+    let mut packets = Vec::new();
+    while let Some((head, more)) = rest.split_at_checked(16) {
+        let length = u32::from_ne_bytes(head[8..12].try_into().unwrap()) as usize;
+        let Some((packet, more)) = more.split_at_checked(length) else {
+            break;
+        };
+        let end = |address: usize, port: usize| {
+            let address: [u8; 4] = packet[address..address + 4].try_into().unwrap();
+            SocketAddrV4::new(
+                address.into(),
+                u16::from_be_bytes(packet[port..port + 2].try_into().unwrap()),
+            )
+        };
+        packets.push(Captured {
+            from: end(12, 20),
+            to: end(16, 22),
+            payload: packet[28..].to_vec(),
+        });
+        rest = more;
+    }
+    packets
+}
+
 /// The external address goes in the middle of a call: its relay ends, and the log, the list of calls and the record say which.
 #[test]
 fn the_external_address_goes() {

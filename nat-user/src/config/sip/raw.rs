@@ -221,8 +221,9 @@ impl FromText for Dscp {
                 .map(|(class, drop)| class << 3 | drop << 1),
             _ => text.parse().ok().filter(|code| *code < 64),
         };
-        code.map(Dscp)
-            .ok_or_else(|| format!("`{text}` is no DSCP; write ef, va, cs0 to cs7, af11 to af43 or a number from 0 to 63"))
+        code.map(Dscp).ok_or_else(|| {
+            format!("`{text}` is no DSCP; write ef, va, cs0 to cs7, af11 to af43 or a number from 0 to 63")
+        })
     }
 }
 

@@ -5,8 +5,8 @@ use std::{net::IpAddr, ops::Range, path::PathBuf, time::Duration};
 use toml::Spanned;
 
 use super::{
-    Auth, Callers, Calls, DigestAlgorithm, Domain, ListenAddress, Listener, Media, Observe, Paths, Proxy, Registrar, Role,
-    Route, Sip, SipLimits, StaticContact, Tls, check, defaults, raw, uri::Uri,
+    Auth, Callers, Calls, DigestAlgorithm, Domain, ListenAddress, Listener, Media, Observe, Paths, Proxy, Registrar,
+    Role, Route, Sip, SipLimits, StaticContact, Tls, check, defaults, raw, uri::Uri,
 };
 use crate::config::{
     Prefix,

@@ -314,17 +314,26 @@ impl Media {
 
     /// Tells the data path what the streams of a call carry.
     fn name_codecs(&mut self, dialog: Id) {
-        let streams = self.calls.get(&dialog).into_iter().flat_map(|call| call.session.streams());
+        let streams = self
+            .calls
+            .get(&dialog)
+            .into_iter()
+            .flat_map(|call| call.session.streams());
         for stream in streams {
             if let Some(relay) = stream.relay {
-                self.path.carries(relay.id, Codec::named(stream.codec, stream.expect.clock));
+                self.path
+                    .carries(relay.id, Codec::named(stream.codec, stream.expect.clock));
             }
         }
     }
 
     /// The streams of a call, those that have ended last.
     pub(super) fn streams(&self, dialog: Id) -> Vec<StreamRecord> {
-        let streams = self.calls.get(&dialog).into_iter().flat_map(|call| call.session.streams());
+        let streams = self
+            .calls
+            .get(&dialog)
+            .into_iter()
+            .flat_map(|call| call.session.streams());
         let running = streams.map(|stream| calls::running(&stream, &*self.path));
         let ended = self.ended.get(&dialog).into_iter().flatten().cloned();
         running.chain(ended).collect()

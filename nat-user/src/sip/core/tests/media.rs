@@ -346,7 +346,10 @@ fn a_record_has_the_last_figures_of_each_leg() {
     let [stream] = &record.media[..] else {
         panic!("{record:?}")
     };
-    assert_eq!((stream.relay, &*stream.codec, stream.ended), (Some(20002), "PCMA", false));
+    assert_eq!(
+        (stream.relay, &*stream.codec, stream.ended),
+        (Some(20002), "PCMA", false)
+    );
     assert_eq!(
         [stream.caller, stream.callee].map(|at| at.unwrap().to_string()),
         ["10.0.0.9:4000", "192.168.1.10:5000"]
