@@ -113,7 +113,7 @@ pub const CLASS_STUN: u8 = 4;
 pub const CLASS_ANY: u8 = 8;
 
 /// [`Leg::word`], taken apart: generation in bits 0 to 15, slot in bits 16 to 41, state in bits 42 and 43, `CLASS_*` in bits 44 to
-/// 47; bit 48: on hold, bit 49: the peer may move; bit 50: the DSCP is set, to bits 56 to 61.
+/// 47; bit 48: on hold, bit 49: the peer may move; bit 50: the DSCP is set, to bits 56 to 61; bit 51: the daemon wants copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LegWord(pub u64);
 
@@ -121,6 +121,7 @@ const STATE: u64 = 3 << 42;
 const HOLD: u64 = 1 << 48;
 const FOLLOW: u64 = 1 << 49;
 const MARK: u64 = 1 << 50;
+const COPY: u64 = 1 << 51;
 const SLOT: u64 = ((1 << 26) - 1) << 16;
 
 impl LegWord {
@@ -158,6 +159,17 @@ impl LegWord {
     pub fn marking(self, dscp: Option<u8>) -> Self {
         let kept = self.0 & !MARK & 0x00ff_ffff_ffff_ffff;
         Self(kept | dscp.map_or(0, |dscp| MARK | u64::from(dscp & 63) << 56))
+    }
+
+    /// The same, with copies of its packets for the daemon or without.
+    pub fn copying(self, copy: bool) -> Self {
+        Self(self.0 & !COPY | if copy { COPY } else { 0 })
+    }
+
+    /// Whether the daemon wants copies of its packets. Only the thorough way makes them.
+    #[inline(always)]
+    pub fn copies(self) -> bool {
+        self.0 & COPY != 0
     }
 
     /// Changes with every use of the leg and whenever it may learn its peer anew.
@@ -265,19 +277,20 @@ mod tests {
         #[test]
         fn words_keep_what_they_are_made_of(
             slot in 0u32..1 << 26, other in 0u32..1 << 26, classes in 0u8..16, generation: u16, hold: bool, follow: bool,
-            dscp in proptest::option::of(0u8..64), tos: u8
+            dscp in proptest::option::of(0u8..64), tos: u8, copy: bool
         ) {
-            let word = LegWord::new(slot, classes, generation).on_hold(hold).following(follow).marking(dscp);
+            let word = LegWord::new(slot, classes, generation).on_hold(hold).following(follow).marking(dscp).copying(copy);
             prop_assert_eq!(word.slot(), slot);
             prop_assert_eq!(word.classes(), classes);
             prop_assert_eq!(word.generation(), generation);
             prop_assert_eq!(word.state(), LegState::Live);
             prop_assert_eq!((word.is_on_hold(), word.follows(), word.dscp()), (hold, follow, dscp));
+            prop_assert_eq!(word.copies(), copy);
             prop_assert_eq!(word.tos(tos), dscp.map_or(tos, |dscp| dscp << 2 | tos & 3));
             prop_assert!(word.serves(slot));
             prop_assert_eq!(word.serves(other), slot == other);
             prop_assert!(!word.in_state(LegState::Claimed).serves(slot));
-            prop_assert_eq!(word.marking(None).on_hold(false).following(false), LegWord::new(slot, classes, generation));
+            prop_assert_eq!(word.marking(None).on_hold(false).following(false).copying(false), LegWord::new(slot, classes, generation));
         }
 
         #[test]

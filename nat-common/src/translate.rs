@@ -473,6 +473,9 @@ fn relay<P: Packet, T: Tables>(p: &mut P, t: &T, job: &mut Job) -> Outcome {
     if stop != Outcome::GO_ON {
         return end_relay(t, job, stop);
     }
+    if leg_of(t, job.behind).is_some_and(|(_, _, word)| word.copies()) && !job.h.is_fragment() {
+        watch(p, t, job, job.behind);
+    }
     send_onward(p, t, job)
 }
 
@@ -591,7 +594,7 @@ fn watched(job: &Job, port: u16) -> bool {
     job.h.proto == IP_UDP && crate::watch::watches(job.cfg.watch, port) && !job.h.is_fragment()
 }
 
-/// Shows the daemon what may be part of a registration that crosses the NAT.
+/// Shows the daemon what may be part of a registration that crosses the NAT, or of a call that somebody captures.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn watch<P: Packet, T: Tables>(p: &mut P, t: &T, job: &Job, index: u32) {
     let h = &job.h;

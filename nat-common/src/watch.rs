@@ -1,10 +1,13 @@
-//! Watching registrations that cross the NAT: clear-text REGISTER requests over UDP and their answers (RFC 3261 section 10).
+//! Copies of packets for the daemon. Most of it is for watching registrations that cross the NAT: clear-text REGISTER requests over UDP and their
+//! answers (RFC 3261 section 10).
 //!
 //! The packets are translated like all others and no byte of them is changed (RFC 4787 REQ-10). The daemon gets copies and lets the
 //! binding live for as long as the registrar has granted: it sets [`Slot::lifetime`], which the data path honours by itself.
 //!
 //! Nobody may flood the daemon with copies: requests are limited by inside host, and answers are copied only for a
 //! binding from which a request was copied before and whose answer the daemon still waits for.
+//!
+//! The same way go copies of the media of a call that somebody captures ([`LegWord::copies`](crate::relay::LegWord::copies)), with a budget of their own.
 
 use crate::flow::{Endpoint, Side};
 use crate::hash::mix;
@@ -21,12 +24,14 @@ pub const SOURCES: u32 = 1024;
 pub const HOST_TOKENS: (u32, u32) = (64, 16);
 /// The same for all hosts on one CPU.
 pub const CPU_TOKENS: (u32, u32) = (1024, 2048);
+/// The same for all captured media on one CPU: some ten calls of a packet in 20 ms from each side.
+pub const MEDIA_TOKENS: (u32, u32) = (2048, 4096);
 
-/// A UDP packet from or to a watched port, about to be written.
+/// A UDP packet from or to a watched port or a leg of the relay, about to be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Seen {
-    /// The binding's slot.
+    /// The slot of the binding or leg.
     pub slot: u32,
     /// Address of the remote endpoint, host order.
     pub remote_addr: u32,
@@ -105,11 +110,12 @@ pub fn begins<P: Packet>(p: &mut P, seen: &Seen) -> bool {
     }
 }
 
-/// Whether a message of this binding is to be copied: the slot's generation, or `NOT`.
+/// Whether a message of this binding is to be copied, or media of this leg: the slot's generation, or `NOT`.
 #[inline(always)]
 pub fn wanted(slot: &Slot, seen: &Seen) -> u32 {
     let word = SlotWord(slot.word.get());
-    let ours = word.state() == SlotState::Live && (seen.outbound() || slot.watched.get() == mark(word.generation()));
+    let ours = word.state() == SlotState::Live
+        && (slot.is_relay() || seen.outbound() || slot.watched.get() == mark(word.generation()));
     if ours { u32::from(word.generation()) } else { NOT }
 }
 

@@ -1,14 +1,15 @@
 //! The media relay over tables in memory: who is learned, what goes where, and what is counted.
 
 use nat_common::counters::Reason;
-use nat_common::flow::{Endpoint, Side};
+use nat_common::flow::{Endpoint, Proto, Side};
 use nat_common::memory::oracle::View;
 use nat_common::memory::relay::{TestLeg, arm, open, receiver_report, rtp, sender_report};
 use nat_common::memory::{Frame, Setup, TICKS, World, addr, end, on_cpu};
 use nat_common::packet::Bytes;
+use nat_common::ports::slot_index;
 use nat_common::relay::latch::REFUSALS;
 use nat_common::relay::quality::Quality;
-use nat_common::relay::{CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN, Leg, peer_of};
+use nat_common::relay::{CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN, Leg, LegWord, peer_of};
 use nat_common::tables::Tables;
 use nat_common::translate::process_thoroughly;
 use nat_common::verdict::Verdict;
@@ -73,6 +74,34 @@ fn both_directions_complete_themselves() {
     assert_eq!(refused(leg(&world, 5)), [0; 4]);
     assert_eq!(leg(&world, 4).packets.get(), 49);
     assert_eq!(leg(&world, 4).bytes.get(), 49 * 200);
+}
+
+/// Packets of a leg that somebody captures go the thorough way, arrive as ever, and the daemon gets copies; those of other legs are not copied.
+#[test]
+fn captured_media_is_copied() {
+    let world = world(legs());
+    send(&world, A, PORT_A, &rtp(1, 1)).unwrap_err();
+    send(&world, B, PORT_B, &rtp(2, 1)).unwrap();
+    assert_eq!(world.tables.copies(), [], "nobody captures");
+    let word = &leg(&world, 4).word;
+    word.set(LegWord(word.get()).copying(true).0);
+    assert_eq!(send(&world, A, PORT_A, &rtp(1, 2)).as_deref(), Ok(TO_B));
+    assert_eq!(send(&world, B, PORT_B, &rtp(2, 2)).as_deref(), Ok(TO_A));
+    send(&world, "198.51.100.99:1", PORT_A, &rtp(3, 1)).unwrap_err();
+    let copies = world.tables.copies();
+    let [(copied, payload)] = &copies[..] else {
+        panic!("{copies:?}")
+    };
+    assert_eq!(copied.seen.remote(), end(A));
+    assert_eq!(copied.seen.slot, slot_index(0, Proto::Udp, PORT_A));
+    assert_eq!(
+        (payload, usize::from(copied.seen.len)),
+        (&rtp(1, 2).to_vec(), payload.len())
+    );
+    assert_eq!(leg(&world, 4).packets.get(), 2, "each is counted once");
+    word.set(LegWord(word.get()).copying(false).0);
+    send(&world, A, PORT_A, &rtp(1, 3)).unwrap();
+    assert_eq!(world.tables.copies(), []);
 }
 
 #[test]

@@ -116,13 +116,16 @@ pub static PUNT_SOURCE: PerCpuArray<Tokens> = PerCpuArray::with_max_entries(PUNT
 /// Where a packet for the daemon is put together.
 #[map]
 pub static PUNT_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-/// Copies of registrations for the daemon.
+/// Copies of registrations and of captured media for the daemon.
 #[map]
 pub static WATCHED: RingBuf = RingBuf::with_byte_size(1 << 19, 0);
-/// Budget of these copies of each CPU.
+/// Budget of copies of registrations of each CPU.
 #[map]
 pub static WATCH_TOTAL: PerCpuArray<Tokens> = PerCpuArray::with_max_entries(1, 0);
-/// Budgets of these copies by inside host.
+/// Budget of copies of media of each CPU.
+#[map]
+pub static MEDIA_TOTAL: PerCpuArray<Tokens> = PerCpuArray::with_max_entries(1, 0);
+/// Budgets of copies of registrations by inside host.
 #[map]
 pub static WATCH_SOURCE: PerCpuArray<Tokens> = PerCpuArray::with_max_entries(SOURCES, 0);
 /// Where such a copy is put together.

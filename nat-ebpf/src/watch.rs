@@ -1,31 +1,41 @@
-//! Copies of registrations for the daemon. Off the way of all other packets.
+//! Copies of registrations and of captured media for the daemon. Off the way of all other packets.
 
 use aya_ebpf::{EbpfContext, helpers::bpf_xdp_load_bytes, programs::XdpContext};
 use nat_common::{
     config::Config,
     tables::Tables,
-    watch::{self, CPU_TOKENS, Copied, HOST_TOKENS, MAX_LEN, NOT, Seen},
+    watch::{self, CPU_TOKENS, Copied, HOST_TOKENS, MAX_LEN, MEDIA_TOKENS, NOT, Seen},
 };
 
 use crate::{
     forward::{bounded, take},
-    maps::{WATCH_SCRATCH, WATCH_SOURCE, WATCH_TOTAL, WATCHED},
+    maps::{MEDIA_TOTAL, WATCH_SCRATCH, WATCH_SOURCE, WATCH_TOTAL, WATCHED},
     packet::XdpPacket,
 };
 
-/// Copies what was seen if it is (the beginning of) a message that the daemon wants, within the budgets.
+/// Copies what was seen if it is (the beginning of) a message that the daemon wants, or captured media, within the budgets.
 #[inline(always)]
 pub fn copy<T: Tables>(ctx: &XdpContext, t: &T, cfg: &Config, seen: &Seen, now: u32) {
     let Some(slot) = t.slot(seen.slot) else { return };
+    let media = slot.is_relay();
     let generation = watch::wanted(slot, seen);
-    if generation == NOT || !watch::begins(&mut XdpPacket::new(ctx), seen) {
+    if generation == NOT {
         return;
     }
-    let host = watch::source(slot);
-    if !take(cfg, &WATCH_SOURCE, host, now, HOST_TOKENS.0, HOST_TOKENS.1)
-        || !take(cfg, &WATCH_TOTAL, 0, now, CPU_TOKENS.0, CPU_TOKENS.1)
-    {
-        return;
+    if media {
+        if !take(cfg, &MEDIA_TOTAL, 0, now, MEDIA_TOKENS.0, MEDIA_TOKENS.1) {
+            return;
+        }
+    } else {
+        if !watch::begins(&mut XdpPacket::new(ctx), seen) {
+            return;
+        }
+        let host = watch::source(slot);
+        if !take(cfg, &WATCH_SOURCE, host, now, HOST_TOKENS.0, HOST_TOKENS.1)
+            || !take(cfg, &WATCH_TOTAL, 0, now, CPU_TOKENS.0, CPU_TOKENS.1)
+        {
+            return;
+        }
     }
     let Some(scratch) = WATCH_SCRATCH.get_ptr_mut(0) else {
         return;
@@ -49,7 +59,7 @@ pub fn copy<T: Tables>(ctx: &XdpContext, t: &T, cfg: &Config, seen: &Seen, now: 
             return;
         }
     }
-    if seen.outbound() {
+    if seen.outbound() && !media {
         watch::watch(slot, generation as u16, true);
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 pub use sip::{
-    AddUser, Bans, Dialogs, Lift, OneUser, Paths, Registrations, Remote, Trace, Transactions, Unregister, User,
+    AddUser, Bans, Capture, Dialogs, Lift, OneUser, Paths, Registrations, Remote, Trace, Transactions, Unregister, User,
 };
 
 use crate::{records::Time, units::Proto};
@@ -123,6 +123,11 @@ pub enum Command {
     User(User),
     /// SIP messages as they come and go: a ladder, JSON lines, or a pcap file
     Trace(Trace),
+    /// Signalling and media of one call as a pcap file, until it has ended
+    ///
+    /// Media that the relay carries is there twice, as it came and as it left, with the addresses of both sides.
+    /// Example: sipnat capture --call 12345@10.0.0.2 --out call.pcap
+    Capture(Capture),
     /// Take the NAT from its interfaces and remove everything it pinned
     Detach {
         /// The daemon's config, which says where its socket and its pins are

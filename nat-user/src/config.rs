@@ -363,12 +363,13 @@ pub struct Fragments {
 /// `[log]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
-    pub blocks: BlockLogTarget,
+    /// Where block assignments and releases are recorded (RFC 7422, RFC 6888 REQ-12). Default off.
+    pub blocks: LogTarget,
 }
 
-/// Where block assignments and releases are recorded (RFC 7422, RFC 6888 REQ-12). Default off.
+/// Where records go, one a line. Default off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum BlockLogTarget {
+pub enum LogTarget {
     #[default]
     Off,
     /// The local syslog socket.

@@ -23,8 +23,9 @@ pub use server::{Ended, serve};
 use crate::{
     config::{ExternalSide, Forward},
     records::{
-        BanRecord, BindingRecord, BlockRecord, CounterRecord, DialogRecord, LeaseRecord, PathRecord,
-        RegistrationRecord, RelayRecord, SipTotals, StatusRecord, TraceRecord, TransactionRecord, UserRecord,
+        BanRecord, BindingRecord, BlockRecord, CaptureRecord, CounterRecord, DialogRecord, LeaseRecord, PathRecord,
+        RegistrationRecord, RelayRecord, RelayTotals, SipTotals, StatusRecord, TraceRecord, TransactionRecord,
+        UserRecord,
     },
     sip::query::{BanFilter, DialogFilter, PathFilter, RegistrationFilter, TraceFilter, TransactionFilter},
     units::Proto,
@@ -59,6 +60,25 @@ pub trait Service: Send + Sync + 'static {
             "no NAT runs here, so nothing is relayed; write [nat] into the configuration and start again"
         )
         .into())
+    }
+
+    /// What the media relay has done.
+    ///
+    /// # Errors
+    /// If no NAT runs.
+    fn relay_totals(&self) -> Result<RelayTotals, ServiceError> {
+        self.relays(None, &mut |_| ControlFlow::Break(()))?;
+        Ok(RelayTotals::default())
+    }
+
+    /// The signalling and media of a call, named by its Call-ID or by the number of a relay of it, from now on until it has ended or the receiver is
+    /// dropped.
+    ///
+    /// # Errors
+    /// If no SIP server runs; [`ServiceError::NotFound`] if there is no such call.
+    fn capture(&self, call: &str) -> Result<tokio::sync::mpsc::Receiver<CaptureRecord>, ServiceError> {
+        self.sip()?;
+        Err(ServiceError::NotFound(format!("there is no call {call}")))
     }
 
     /// Opens a stream of the media relay by hand; its legs. For tests of the data path.
@@ -239,12 +259,19 @@ pub enum Request {
     },
     /// Each message as it comes or goes, until the connection ends.
     Trace(TraceFilter),
+    /// Signalling and media of a call, named by its Call-ID or by the number of a relay of it, until it has ended.
+    Capture {
+        call: String,
+    },
 }
 
 impl Request {
     /// Whether the answer has no end of its own, so that nobody can tell from silence that something is wrong.
     pub fn follows(&self) -> bool {
-        matches!(self, Request::Events { follow: true } | Request::Trace(_))
+        matches!(
+            self,
+            Request::Events { follow: true } | Request::Trace(_) | Request::Capture { .. }
+        )
     }
 }
 

@@ -9,6 +9,7 @@ pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod forwards;
+pub mod lines;
 pub mod media;
 pub mod metrics;
 pub mod net;

@@ -92,6 +92,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Users { domain } => sip::users(&mut out, &socket, domain, json)?,
         Command::Bans(wanted) => sip::bans(&mut out, &socket, wanted, json)?,
         Command::Trace(wanted) => sip::trace(&mut out, &socket, wanted, json)?,
+        Command::Capture(wanted) => sip::capture(&mut out, &socket, wanted, json)?,
         Command::User(wanted) => commands::user::user(&mut out, wanted, json)?,
         Command::Detach { config, pin_dir } => {
             let config = config

@@ -6,6 +6,7 @@
 
 pub mod command;
 pub mod end;
+pub mod mos;
 pub mod policy;
 pub mod sdp;
 pub mod session;

@@ -1,5 +1,6 @@
 //! Prometheus metrics in the text exposition format, `GET /metrics` and nothing else. Off unless `metrics.listen` is set.
 
+mod relays;
 mod sip;
 
 use std::{
@@ -27,7 +28,7 @@ use tokio::{
 
 use crate::{
     control::{Service, ServiceError},
-    records::{CounterRecord, SIP, SLOW, SipTotals, StatusRecord, SweepRecord},
+    records::{CounterRecord, RelayTotals, SIP, SLOW, SipTotals, StatusRecord, SweepRecord},
 };
 
 /// Connections at one time; further ones wait in the kernel's queue.
@@ -129,10 +130,16 @@ pub fn render(service: &dyn Service) -> Result<String, ServiceError> {
         Some(_) => Some(service.sip()?.totals()?),
         None => None,
     };
-    Ok(text(&status, &service.counters()?, sip.as_ref()))
+    let relays = status.nat.then(|| service.relay_totals()).transpose()?;
+    Ok(text(&status, &service.counters()?, relays.as_ref(), sip.as_ref()))
 }
 
-fn text(status: &StatusRecord, counters: &[CounterRecord], sip: Option<&SipTotals>) -> String {
+fn text(
+    status: &StatusRecord,
+    counters: &[CounterRecord],
+    relays: Option<&RelayTotals>,
+    sip: Option<&SipTotals>,
+) -> String {
     let mut out = Text(String::with_capacity(16 * 1024));
     out.family(
         "sipnat_build_info",
@@ -161,6 +168,9 @@ fn text(status: &StatusRecord, counters: &[CounterRecord], sip: Option<&SipTotal
     );
     if status.nat {
         nat(&mut out, status, counters);
+    }
+    if let Some(totals) = relays {
+        relays::write(&mut out, totals);
     }
     if let Some(totals) = sip {
         sip::write(&mut out, totals);
@@ -372,7 +382,12 @@ mod tests {
             direction: direction.into(),
             value,
         });
-        let text = text(&status, &counters, Some(&SipTotals::default()));
+        let text = text(
+            &status,
+            &counters,
+            Some(&RelayTotals::default()),
+            Some(&SipTotals::default()),
+        );
         for expected in [
             "sipnat_build_info{version=\"1.0\",schema=\"0\"} 1\n",
             "sipnat_packets_total{direction=\"out\",reason=\"forwarded\"} 5\n",

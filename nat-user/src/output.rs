@@ -6,7 +6,7 @@ pub mod sip;
 #[cfg(test)]
 mod tests;
 
-use std::{io, io::Write, time::Duration};
+use std::{io, io::Write, net::SocketAddrV4, time::Duration};
 
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
@@ -125,34 +125,17 @@ pub fn blocks(records: &[BlockRecord]) -> Table {
 
 /// `sipnat relays`.
 pub fn relays(records: &[RelayRecord]) -> Table {
-    let columns = [
-        ">CALL", ">LEG", ">TO", "EXTERNAL", "PEER", ">PACKETS", ">LOST", ">LATE", ">JITTER", ">RTT", ">REFUSED",
-        ">IDLE",
-    ];
+    let first = [">CALL", ">LEG", ">TO", "EXTERNAL"];
+    let columns: Vec<&str> = first.into_iter().chain(LEG).collect();
     let mut table = table(&columns);
-    let endpoint = |of: Option<std::net::SocketAddrV4>| of.map_or_else(|| "-".into(), |of| of.to_string());
-    let time = |of: Option<u64>| of.map_or_else(|| "-".into(), milliseconds);
     for record in records {
         let row = [
             record.call.to_string(),
             record.leg.to_string(),
             record.partner.to_string(),
             endpoint(record.external),
-            endpoint(record.peer),
-            record.packets.to_string(),
-            record.lost.to_string(),
-            record.late.to_string(),
-            time(record.jitter_us),
-            time(record.round_trip_us),
-            record
-                .refused
-                .values()
-                .map(|count| u64::from(*count))
-                .sum::<u64>()
-                .to_string(),
-            seconds(record.idle_s),
         ];
-        add(&mut table, &columns, row);
+        add(&mut table, &columns, row.into_iter().chain(leg(record)));
     }
     table
 }
@@ -173,6 +156,45 @@ pub fn leases(records: &[LeaseRecord]) -> Table {
         add(&mut table, &columns, row);
     }
     table
+}
+
+/// The columns of what a leg has seen.
+const LEG: [&str; 14] = [
+    "CODEC", "PEER", ">LATCHED", ">PACKETS", ">BYTES", ">LOST", ">LATE", ">JITTER", ">RTT", ">SSRCS", ">REFUSED",
+    ">IDLE", "HOLD", ">MOS",
+];
+
+/// What stands in them.
+fn leg(record: &RelayRecord) -> [String; 14] {
+    let dash = || "-".to_owned();
+    let time = |of: Option<u64>| of.map_or_else(dash, milliseconds);
+    let codec = match (&record.codec, record.rtcp) {
+        (_, true) => "RTCP".into(),
+        (Some(codec), false) => codec.clone(),
+        (None, false) => dash(),
+    };
+    let ssrcs = record.ssrc.map_or(0, |_| u64::from(record.ssrc_changes) + 1);
+    let refused: u64 = record.refused.values().map(|count| u64::from(*count)).sum();
+    [
+        codec,
+        endpoint(record.peer),
+        record.latched_s.map_or_else(dash, |s| format!("{} ago", seconds(s))),
+        record.packets.to_string(),
+        bytes(record.bytes),
+        record.lost.to_string(),
+        record.late.to_string(),
+        time(record.jitter_us),
+        time(record.round_trip_us),
+        ssrcs.to_string(),
+        refused.to_string(),
+        seconds(record.idle_s),
+        if record.hold { "yes" } else { "no" }.into(),
+        record.mos.map_or_else(dash, |mos| mos.to_string()),
+    ]
+}
+
+fn endpoint(of: Option<SocketAddrV4>) -> String {
+    of.map_or_else(|| "-".into(), |of| of.to_string())
 }
 
 /// `sipnat counters`.

@@ -17,7 +17,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{config::Filtering, units::Proto};
+use crate::{config::Filtering, media::mos::Mos, relays::totals::Totals, units::Proto};
 
 /// A moment, written in RFC 3339 as UTC with milliseconds: `2026-01-02T03:04:05.678Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,7 +171,7 @@ pub struct BlockRecord {
 /// A leg of the media relay. Times in seconds unless they say otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayRecord {
-    /// The daemon's number of the call.
+    /// The number of the relay, as `sipnat calls --media` has it: a stream of a call.
     pub call: u64,
     /// The stream within the call.
     pub stream: u32,
@@ -211,6 +211,32 @@ pub struct RelayRecord {
     pub moves: u32,
     /// Packets refused, by reason.
     pub refused: BTreeMap<String, u32>,
+    /// What the stream carries; `null` if that is no speech or not known.
+    #[serde(default)]
+    pub codec: Option<String>,
+    /// Mean opinion score, 1.00 to 4.50, estimated by the E-model (ITU-T G.107) from loss, jitter, round trip and codec: of what the peer sends, as it is
+    /// heard at the relay. `null` where nothing can be said.
+    #[serde(default)]
+    pub mos: Option<Mos>,
+    /// DSCP (RFC 2474) that the peer's packets leave with; left out where they keep their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<u8>,
+}
+
+/// What the media relay has done, as metrics show it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RelayTotals {
+    /// Legs in use, by [`RelayTotals::STATES`].
+    pub legs: [u64; 4],
+    /// What all legs have seen since the daemon started, and those in use before.
+    pub seen: Totals,
+    /// What those have seen that are closed.
+    pub closed: Totals,
+}
+
+impl RelayTotals {
+    /// Nobody has sent yet; the peer is known; on hold; on an external address that is not ours any more.
+    pub const STATES: [&'static str; 4] = ["waiting", "latched", "held", "stranded"];
 }
 
 /// A mapping that a host asked for by PCP or NAT-PMP: a line of `sipnat leases --json`.

@@ -5,10 +5,12 @@
 //! its calls.
 
 mod ports;
+pub mod record;
 #[cfg(test)]
 mod tests;
+pub mod totals;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use nat_common::{
     config::{Config as Numbers, FOREVER},
@@ -27,6 +29,9 @@ use nat_common::{
 
 pub use nat_common::relay::{CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN};
 pub use ports::is_owner;
+
+use self::totals::Totals;
+use crate::media::{command::RelayId, mos::Codec};
 
 /// What every operation needs to know.
 pub struct At<'a, T> {
@@ -146,6 +151,9 @@ pub struct Tag {
     pub rtcp: bool,
 }
 
+/// Where [`Leg::tag`] has the number of the codec.
+const CODEC: u32 = 8;
+
 impl Tag {
     fn word(self) -> u64 {
         u64::from(self.stream) << 32 | u64::from(self.side & 1) << 1 | u64::from(self.rtcp)
@@ -183,6 +191,8 @@ pub struct Relays {
     /// Even numbers of legs that are nobody's, as the next ones are; the one that has been so for longest is taken first. Partners are
     /// neighbours, which the data path hopes for ([`nat_common::relay::neighbour`]).
     free: VecDeque<u32>,
+    /// What legs had seen that have been closed.
+    closed: Totals,
 }
 
 /// What [`Relays::recover`] found.
@@ -207,6 +217,8 @@ impl Relays {
                 && partner_of(at.t, leg).is_some_and(|partner| partner.partner.get() == number + 1);
             if whole {
                 found.legs += 1;
+                // Whoever captured has gone with its daemon.
+                leg.word.set(word.copying(false).0);
             } else if word.state() != LegState::Free {
                 found.mended += 1;
                 end(at, number, leg);
@@ -321,9 +333,17 @@ impl Relays {
     /// Closes a leg; its partner's packets are dropped from then on. The port rests as every port does.
     pub fn close<T: Tables>(&mut self, at: &At<T>, id: LegId) {
         if let Some(leg) = used(at.t, id) {
+            if let Some(view) = view(at.t, id.number, leg) {
+                self.closed.add(&view);
+            }
             end(at, id.number, leg);
             self.let_go(at.t, id.number);
         }
+    }
+
+    /// What all legs have seen that were closed since the daemon started.
+    pub fn closed(&self) -> &Totals {
+        &self.closed
     }
 
     /// Closes all legs of a call; how many there were.
@@ -388,6 +408,27 @@ pub fn expect<T: Tables>(at: &At<T>, id: LegId, classes: u8, clock_rate: u32) ->
     Ok(())
 }
 
+/// Has the daemon be given copies of a leg's packets, or not any more. They take the thorough way as long as they are copied.
+///
+/// # Errors
+/// If the leg has been closed.
+pub fn copy<T: Tables>(at: &At<T>, id: LegId, on: bool) -> Result<(), RelayError> {
+    let leg = used(at.t, id).ok_or(RelayError::Closed(id.number))?;
+    leg.word.set(LegWord(leg.word.get()).copying(on).0);
+    Ok(())
+}
+
+/// Tells what a leg carries, for the estimate of how it sounds. An RTCP leg carries nothing that sounds.
+///
+/// # Errors
+/// If the leg has been closed.
+pub fn carry<T: Tables>(at: &At<T>, id: LegId, codec: Codec) -> Result<(), RelayError> {
+    let leg = used(at.t, id).ok_or(RelayError::Closed(id.number))?;
+    let word = leg.tag.get() & !(0xff << CODEC);
+    leg.tag.set(word | u64::from(codec as u8) << CODEC);
+    Ok(())
+}
+
 /// What is known of a leg. Times are in ticks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegView {
@@ -411,8 +452,12 @@ pub struct LegView {
     pub hold: bool,
     /// `CLASS_*`.
     pub classes: u8,
+    /// DSCP that the peer's packets leave with; `None`: their own.
+    pub dscp: Option<u8>,
     /// RTP clock rate in Hz; 0 if not known.
     pub clock_rate: u32,
+    /// What its stream carries.
+    pub codec: Codec,
     /// When it was opened.
     pub created: u32,
     /// When the peer was learned; `None` if it is not.
@@ -461,9 +506,21 @@ pub fn streams<T: Tables>(t: &T, reserved: bool) -> HashMap<u64, [OpenedSide; 2]
         .collect()
 }
 
+/// The relays of which a leg is on an external address that is not the router's any more.
+pub fn stranded<T: Tables>(t: &T) -> Vec<RelayId> {
+    let stranded = views(t).filter(|view| view.external.is_none());
+    let calls: BTreeSet<u64> = stranded.map(|view| view.call).collect();
+    calls.into_iter().map(RelayId).collect()
+}
+
 /// What is known of a leg; `None` if it has been closed.
 pub fn find<T: Tables>(t: &T, id: LegId) -> Option<LegView> {
     view(t, id.number, used(t, id)?)
+}
+
+/// What is known of leg `number`; `None` if it is nobody's.
+pub fn in_use<T: Tables>(t: &T, number: u32) -> Option<LegView> {
+    view(t, number, t.leg(number)?)
 }
 
 fn view<T: Tables>(t: &T, number: u32, leg: &Leg) -> Option<LegView> {
@@ -489,7 +546,9 @@ fn view<T: Tables>(t: &T, number: u32, leg: &Leg) -> Option<LegView> {
         armed: peer.is_none() || remote as u16 != word.generation(),
         hold: word.is_on_hold(),
         classes: word.classes(),
+        dscp: word.dscp(),
         clock_rate: rate(leg.clock.get()),
+        codec: Codec::from_number((leg.tag.get() >> CODEC) as u8),
         created: leg.created.get(),
         latched: peer.map(|_| leg.latched.get()),
         last: leg.last.get(),

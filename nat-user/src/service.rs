@@ -1,5 +1,6 @@
 //! What the running daemon answers on its control socket: for the NAT, for the SIP server, for whatever of them runs.
 
+mod capture;
 mod leases;
 mod nat;
 mod relays;
@@ -19,7 +20,10 @@ pub use nat::{Nat, block_record};
 use crate::{
     config::{ExternalSide, Forward},
     control::{BindingFilter, Each, RelayPlan, Service, ServiceError, SipService},
-    records::{BindingRecord, BlockRecord, CounterRecord, LeaseRecord, RelayRecord, StatusRecord, Time},
+    records::{
+        BindingRecord, BlockRecord, CaptureRecord, CounterRecord, LeaseRecord, RelayRecord, RelayTotals, StatusRecord,
+        Time,
+    },
     units::Proto,
 };
 
@@ -55,6 +59,12 @@ impl Daemon {
     fn nat(&self) -> Result<&Nat, ServiceError> {
         self.nat.as_ref().ok_or_else(|| {
             anyhow!("no NAT runs here; write [nat] with inside and outside interfaces into the configuration and start again").into()
+        })
+    }
+
+    fn running_sip(&self) -> Result<&sip::Sip, ServiceError> {
+        self.sip.as_ref().ok_or_else(|| {
+            anyhow!("no SIP server runs here; write [sip] into the configuration and start again").into()
         })
     }
 
@@ -97,6 +107,15 @@ impl Service for Daemon {
     fn relays(&self, call: Option<u64>, each: Each<RelayRecord>) -> Result<(), ServiceError> {
         relays::list(&self.nat()?.state, call, each);
         Ok(())
+    }
+
+    fn relay_totals(&self) -> Result<RelayTotals, ServiceError> {
+        Ok(relays::totals(&self.nat()?.state))
+    }
+
+    fn capture(&self, call: &str) -> Result<mpsc::Receiver<CaptureRecord>, ServiceError> {
+        let state = self.nat.as_ref().map(|nat| nat.state.clone());
+        capture::begin(self.running_sip()?.server.clone(), state, call)
     }
 
     fn open_relay(&self, plan: &RelayPlan) -> Result<Vec<RelayRecord>, ServiceError> {
@@ -143,9 +162,6 @@ impl Service for Daemon {
     }
 
     fn sip(&self) -> Result<&dyn SipService, ServiceError> {
-        match &self.sip {
-            Some(sip) => Ok(sip),
-            None => Err(anyhow!("no SIP server runs here; write [sip] into the configuration and start again").into()),
-        }
+        self.running_sip().map(|sip| sip as &dyn SipService)
     }
 }

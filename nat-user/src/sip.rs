@@ -4,6 +4,7 @@
 //! and DNS are at the edge (`transport`), so registrar, transactions, paths and dialogs are tested with a simulated clock.
 
 pub mod auth;
+pub mod calls;
 pub mod command;
 pub mod compose;
 pub mod core;

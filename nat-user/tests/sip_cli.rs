@@ -69,6 +69,32 @@ fn registrations_are_the_table_of_the_document() {
     assert!(out.starts_with("AOR           TRANSLATED  PORT"), "{out}");
 }
 
+/// Each leg of a call's media is a row: who sends, what was lost, how it sounds.
+#[test]
+fn the_media_of_calls() {
+    let server = server(0);
+    assert_eq!(ask_json(&server, &["calls"])[0].get("media"), None, "not asked for");
+    let calls = ask_json(&server, &["calls", "--media"]);
+    assert_eq!(calls.as_array().unwrap().len(), 1, "subscriptions have none");
+    let leg = &calls[0]["media"][0]["legs"][1];
+    assert_eq!(
+        (&leg["mos"], &leg["lost"], &leg["codec"]),
+        (&json!(4.31), &json!(30), &json!("G.711"))
+    );
+    let (_, out, _) = ask(&server, &["calls", "--media"]);
+    let words: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words[0].last(), Some(&"MOS"), "{out}");
+    for (row, party) in words[1..].iter().zip(["caller", "callee"]) {
+        assert_eq!(
+            row[2..7],
+            ["INVITE", "4711", party, "G.711", "134.56.1.1:6000"],
+            "{out}"
+        );
+        assert_eq!(row.last(), Some(&"4.31"), "{out}");
+    }
+    assert_eq!(words.len(), 3, "{out}");
+}
+
 #[test]
 fn registrations_with_every_filter() {
     let server = server(3000);

@@ -343,7 +343,7 @@ impl Tables for MemTables {
     fn watch<P: Packet>(&self, p: &mut P, seen: &Seen, _: u32) {
         let Some(slot) = self.slot(seen.slot) else { return };
         let generation = watch::wanted(slot, seen);
-        if generation == NOT || !watch::begins(p, seen) {
+        if generation == NOT || !slot.is_relay() && !watch::begins(p, seen) {
             return;
         }
         let copied = Copied {
@@ -355,7 +355,7 @@ impl Tables for MemTables {
         let bytes = places.map_while(|at| p.at::<u8>(at).copied()).collect();
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         copies.push((copied, bytes));
-        if seen.outbound() {
+        if seen.outbound() && !slot.is_relay() {
             watch::watch(slot, generation as u16, true);
         }
     }

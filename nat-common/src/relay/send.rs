@@ -36,7 +36,7 @@ fn relay<P: Packet, T: Tables>(p: &mut P, t: &T, side: Side, device: u32, index:
     let number = t.slot(index)?.inside_addr.get();
     let leg = t.leg(number)?;
     let word = LegWord(leg.word.get());
-    if !word.serves(index) {
+    if !word.serves(index) || word.copies() {
         return None;
     }
     expect(t, now.cfg, leg, number);

@@ -1,6 +1,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     os::unix::net::UnixDatagram,
+    path::PathBuf,
 };
 
 use super::*;
@@ -162,7 +163,7 @@ fn files_are_appended_to_and_reopened() {
     let directory = Directory::new("blocklog");
     let path = directory.0.join("blocks.jsonl");
     std::fs::write(&path, "{\"torn").unwrap();
-    let mut log = BlockLog::open(&BlockLogTarget::File(path.clone())).unwrap();
+    let mut log = BlockLog::open(&LogTarget::File(path.clone())).unwrap();
     log.record(&assigned(10, A)).unwrap();
     log.record(&EventRecord {
         time: at(11),
@@ -191,69 +192,13 @@ fn files_are_appended_to_and_reopened() {
 
 #[test]
 fn a_directory_that_is_missing_is_named() {
-    let error = BlockLog::open(&BlockLogTarget::File("/nonexistent/blocks.jsonl".into())).unwrap_err();
+    let error = BlockLog::open(&LogTarget::File("/nonexistent/blocks.jsonl".into())).unwrap_err();
     assert!(
         error
             .to_string()
             .contains("/nonexistent/blocks.jsonl; create its directory"),
         "{error}"
     );
-}
-
-#[test]
-fn a_full_disk_loses_no_whole_line_that_still_fits_the_buffer() {
-    let mut log = BlockLog::open(&BlockLogTarget::File("/dev/full".into())).unwrap();
-    log.record(&assigned(10, A)).unwrap();
-    assert_eq!(log.flush().unwrap_err().kind(), io::ErrorKind::StorageFull);
-    assert_eq!(log.buffer, lines(&[assigned(10, A)]).into_bytes());
-    log.buffer.clear();
-}
-
-/// A disk with room for so many bytes.
-struct Disk {
-    room: usize,
-    content: Vec<u8>,
-}
-
-impl Write for Disk {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(self.room);
-        self.room -= count;
-        self.content.extend(&bytes[..count]);
-        if count == 0 {
-            Err(io::ErrorKind::StorageFull.into())
-        } else {
-            Ok(count)
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[test]
-fn a_line_that_was_cut_is_written_again() {
-    let (whole, mut torn) = (lines(&[assigned(10, A), released(20, A, 10)]), false);
-    for room in 0..=whole.len() {
-        let mut disk = Disk {
-            room,
-            content: Vec::new(),
-        };
-        let mut buffer = whole.clone().into_bytes();
-        assert_eq!(
-            write_lines(&mut disk, &mut buffer, &mut torn).is_ok(),
-            room == whole.len()
-        );
-        disk.room = usize::MAX;
-        write_lines(&mut disk, &mut buffer, &mut torn).unwrap();
-        assert!(buffer.is_empty() && !torn);
-        let text = String::from_utf8(disk.content).unwrap();
-        let mut readable: Vec<&str> = text.lines().filter(|line| line.ends_with('}')).collect();
-        // Cut just before its newline, a line is there twice, which readers take for one.
-        readable.dedup();
-        assert_eq!(readable, whole.lines().collect::<Vec<_>>(), "room for {room}");
-    }
 }
 
 #[test]

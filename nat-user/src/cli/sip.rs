@@ -66,6 +66,9 @@ pub struct Dialogs {
     /// Calls only, no subscriptions
     #[arg(long)]
     pub no_subscriptions: bool,
+    /// The media of calls, leg by leg: who sends, loss, jitter, round trip, estimated MOS
+    #[arg(long)]
+    pub media: bool,
     /// At most so many [default: all with --json, else 1000]
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
@@ -137,6 +140,16 @@ pub struct AddUser {
     /// The user may only call what begins with this (repeatable)
     #[arg(long, value_name = "PREFIX")]
     pub allow: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Capture {
+    /// The call: its Call-ID, or the number of a relay of it, as `calls --media` and `relays` have them
+    #[arg(long, value_name = "CALL-ID|NUMBER")]
+    pub call: String,
+    /// The pcap file; without it pcap goes to standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

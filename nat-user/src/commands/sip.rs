@@ -2,19 +2,22 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     path::Path,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::{done, list, long_list};
 use crate::{
-    cli::{Bans, Dialogs, Lift, Paths, Registrations, Trace, Transactions, Unregister},
+    cli::{Bans, Capture, Dialogs, Lift, Paths, Registrations, Trace, Transactions, Unregister},
     client::{Client, ClientError},
     control::Request,
     output::{ladder::Ladder, pcap::Pcap, sip as tables},
-    records::{BanRecord, DialogRecord, PathRecord, RegistrationRecord, TraceRecord, TransactionRecord, UserRecord},
+    records::{
+        BanRecord, CaptureRecord, DialogRecord, PathRecord, RegistrationRecord, TraceRecord, TransactionRecord,
+        UserRecord,
+    },
     sip::query::{BanFilter, DialogFilter, PathFilter, RegistrationFilter, TraceFilter, TransactionFilter},
 };
 
@@ -70,9 +73,10 @@ pub fn paths(out: &mut impl Write, socket: &Path, wanted: Paths, json: bool) -> 
 pub fn dialogs(out: &mut impl Write, socket: &Path, wanted: Dialogs, json: bool) -> Result<()> {
     let limit = wanted.limit;
     let filter = DialogFilter {
-        calls: wanted.no_subscriptions,
+        calls: wanted.no_subscriptions || wanted.media,
         user: wanted.user,
         call_id: wanted.call_id,
+        media: wanted.media,
         limit: None,
     };
     let request = |limit| {
@@ -81,7 +85,8 @@ pub fn dialogs(out: &mut impl Write, socket: &Path, wanted: Dialogs, json: bool)
             ..filter.clone()
         })
     };
-    long_list::<DialogRecord>(out, socket, limit, request, json, tables::dialogs)
+    let table = if wanted.media { tables::media } else { tables::dialogs };
+    long_list::<DialogRecord>(out, socket, limit, request, json, table)
 }
 
 /// `sipnat transactions`.
@@ -107,6 +112,43 @@ pub fn bans(out: &mut impl Write, socket: &Path, wanted: Bans, json: bool) -> Re
         Some(Lift::Lift { address }) => done(out, socket, &Request::LiftBan { source: address }, json),
         None => list::<BanRecord>(out, socket, &Request::Bans(BanFilter::default()), json, tables::bans),
     }
+}
+
+/// `sipnat capture`, until the call has ended or it is interrupted.
+pub fn capture(out: &mut impl Write, socket: &Path, wanted: Capture, json: bool) -> Result<()> {
+    let request = Request::Capture { call: wanted.call };
+    let mut client = Client::connect(socket)?;
+    let mut missed = 0;
+    if json {
+        client.request(&request, |line| writeln!(out, "{line}").and_then(|()| out.flush()))?;
+        return Ok(());
+    }
+    let mut each = |pcap: &mut Pcap<&mut dyn Write>, line: &str| {
+        let record: CaptureRecord = serde_json::from_str(line)?;
+        missed += record.missed;
+        pcap.capture(&record)
+    };
+    match wanted.out {
+        Some(path) => {
+            let named = || format!("cannot write {}; name another file", path.display());
+            let mut file = File::create(&path).with_context(named)?;
+            let mut pcap = Pcap::begin(&mut file as &mut dyn Write).with_context(named)?;
+            client.request(&request, |line| each(&mut pcap, line))?;
+        }
+        None if io::stdout().is_terminal() => {
+            bail!(
+                "a capture is not for a terminal; name a file with --out, or pipe it: sipnat capture --call ID | wireshark -k -i -"
+            );
+        }
+        None => {
+            let mut pcap = Pcap::begin(out as &mut dyn Write)?;
+            client.request(&request, |line| each(&mut pcap, line))?;
+        }
+    }
+    if missed != 0 {
+        eprintln!("sipnat: {missed} packets are missing; the daemon or this command was too slow for them");
+    }
+    Ok(())
 }
 
 /// `sipnat trace`, until it is interrupted or has shown as many as were asked for.

@@ -10,7 +10,7 @@ use serde::{
 use toml::Spanned;
 
 use super::{
-    Action, BlockLogTarget, Filtering, FlowDirection, Interface, MssClamp, PortRange, Prefix, Rate, Refresh, Refuse,
+    Action, Filtering, FlowDirection, Interface, LogTarget, MssClamp, PortRange, Prefix, Rate, Refresh, Refuse,
     XdpMode, sip,
     text::{ExternalPorts, InsidePorts, PortList, Text},
 };
@@ -179,7 +179,7 @@ pub struct Fragments {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    pub blocks: Option<Text<BlockLogTarget>>,
+    pub blocks: Option<Text<LogTarget>>,
 }
 
 #[derive(Default, Deserialize)]

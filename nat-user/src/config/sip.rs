@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Prefix, Rate};
+use super::{LogTarget, Prefix, Rate};
 use crate::{
     media::{
         policy::{Anchor, SameNat},
@@ -55,6 +55,7 @@ pub struct Sip {
     pub limits: SipLimits,
     pub observe: Observe,
     pub media: Media,
+    pub calls: Calls,
 }
 
 /// `[[sip.listen]]`: an address and transport on which SIP is spoken.
@@ -340,6 +341,15 @@ pub struct Media {
     pub max_streams: u32,
     /// What is inside of our NAT. `None` (default): the NAT's `inside_prefixes`, or all private addresses where it has none (RFC 1918, RFC 6598).
     pub inside: Option<Vec<Prefix>>,
+    /// DSCP (RFC 2474) that relayed packets leave with. `None` (default): the one that they came with.
+    pub dscp: Option<u8>,
+}
+
+/// `[sip.calls]`: what is told of calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Where a record of each call goes when it has ended. Default off.
+    pub records: LogTarget,
 }
 
 /// What ends when the media of a call has been silent for [`Media::timeout`].

@@ -85,7 +85,7 @@ fn the_examples_of_the_sample_are_valid() {
     let config = parse(&text.join("\n")).unwrap();
     assert!(!config.forwards.is_empty() && !config.policy.rules.is_empty() && !config.nat.bypass.is_empty());
     assert_eq!(config.metrics.listen, Some("127.0.0.1:9473".parse().unwrap()));
-    assert!(matches!(config.log.blocks, BlockLogTarget::File(_)));
+    assert!(matches!(config.log.blocks, LogTarget::File(_)));
     assert!(config.nat.capacity.is_some());
     sip::tests::is_the_sample(&config.sip.unwrap());
 }
@@ -186,7 +186,7 @@ fn everything_can_be_said() {
         ("10.2.0.0/16", 443),
     ];
     assert_eq!(rules, expect.map(|(source, port)| (source.to_string(), port)));
-    assert_eq!(config.log.blocks, BlockLogTarget::Syslog);
+    assert_eq!(config.log.blocks, LogTarget::Syslog);
 }
 
 /// Wrong text, where the error points (line, column), a part of the message, a part of the remedy.

@@ -7,7 +7,7 @@ use serde::{
     de::{Error, Visitor},
 };
 
-use super::{BlockLogTarget, MssClamp, PortRange, Prefix, Rate, XdpMode};
+use super::{LogTarget, MssClamp, PortRange, Prefix, Rate, XdpMode};
 use crate::units;
 
 /// A value written as TOML text (numbers are taken as their digits, so that `exclude = [5060]` works).
@@ -101,15 +101,15 @@ impl FromText for MssClamp {
     }
 }
 
-impl FromText for BlockLogTarget {
+impl FromText for LogTarget {
     const EXPECTED: &'static str = "\"off\", \"syslog\" or an absolute path";
     fn from_text(text: &str) -> Result<Self, String> {
         match text {
-            "off" => Ok(BlockLogTarget::Off),
-            "syslog" => Ok(BlockLogTarget::Syslog),
-            path if path.starts_with('/') => Ok(BlockLogTarget::File(path.into())),
+            "off" => Ok(LogTarget::Off),
+            "syslog" => Ok(LogTarget::Syslog),
+            path if path.starts_with('/') => Ok(LogTarget::File(path.into())),
             _ => Err(format!(
-                "`{text}` is no target for the block log; write off, syslog or an absolute path"
+                "`{text}` is no target for records; write off, syslog or an absolute path"
             )),
         }
     }

@@ -17,7 +17,6 @@ use super::{Done, Each, Ending, Events, Listener, Request, Service, ServiceError
 use crate::{
     config::Forward,
     records::{Event, EventRecord},
-    sip::query::TraceFilter,
 };
 
 /// Connections at one time; further ones wait.
@@ -120,7 +119,15 @@ async fn connection(
                 }
             }
             Request::Trace(filter) => {
-                send_trace(&mut reader, &mut writer, &*service, filter).await?;
+                let messages = service.sip().and_then(|sip| sip.trace(filter));
+                follow(&mut reader, &mut writer, messages).await?;
+                return Ok(());
+            }
+            Request::Capture { call } => {
+                let service = service.clone();
+                let records = tokio::task::spawn_blocking(move || service.capture(&call)).await;
+                let records = records.unwrap_or_else(|error| Err(ServiceError::Failed(anyhow::anyhow!(error))));
+                follow(&mut reader, &mut writer, records).await?;
                 return Ok(());
             }
             request => {
@@ -241,7 +248,9 @@ fn run(service: &dyn Service, request: Request, records: &mut Records) -> Result
         }
         Request::Unregister { aor, contact } => service.sip()?.unregister(&aor, contact.as_deref())?,
         Request::LiftBan { source } => service.sip()?.lift_ban(source)?,
-        Request::Events { .. } | Request::Trace(_) => unreachable!("answered by the connection itself"),
+        Request::Events { .. } | Request::Trace(_) | Request::Capture { .. } => {
+            unreachable!("answered by the connection itself")
+        }
     };
     let _ = records.push(&Done { message: done });
     Ok(())
@@ -323,15 +332,14 @@ async fn send_events(
     }
 }
 
-/// Messages as they come and go, until the client closes or the server ends.
-async fn send_trace(
+/// Records as they come, until the client closes or there are no more.
+async fn follow<R: Serialize>(
     reader: &mut BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
-    service: &dyn Service,
-    filter: TraceFilter,
+    records: Result<mpsc::Receiver<R>, ServiceError>,
 ) -> io::Result<()> {
-    let mut messages = match service.sip().and_then(|sip| sip.trace(filter)) {
-        Ok(messages) => messages,
+    let mut records = match records {
+        Ok(records) => records,
         Err(error) => {
             let ending = Ending::Error {
                 error: error.to_string(),
@@ -344,7 +352,7 @@ async fn send_trace(
     loop {
         tokio::select! {
             read = reader.read(&mut ignored) => if read? == 0 { return Ok(()) },
-            record = messages.recv() => match record {
+            record = records.recv() => match record {
                 Some(record) => send(writer, &record).await?,
                 None => return send(writer, &Ending::End { end: true }).await,
             },

@@ -22,7 +22,7 @@ use tokio::{io::unix::AsyncFd, sync::mpsc};
 use super::state::State;
 use crate::{
     blocklog::{self, BlockLog},
-    config::BlockLogTarget,
+    config::LogTarget,
     records::{Block, Event, EventRecord, Time},
     service::block_record,
     sweep::BlockNews,
@@ -46,7 +46,6 @@ pub enum News {
 /// An open block log.
 pub struct Log {
     log: BlockLog,
-    failed: u64,
 }
 
 impl Log {
@@ -54,7 +53,7 @@ impl Log {
     pub fn open(state: &State) -> Result<Self> {
         let target = state.current().config.log.blocks.clone();
         let mut log = Self::open_target(&target)?;
-        if let BlockLogTarget::File(path) = &target {
+        if let LogTarget::File(path) = &target {
             let (shift, closed) = {
                 let current = state.current();
                 (current.numbers.block_shift, current.closed.clone())
@@ -86,31 +85,22 @@ impl Log {
     }
 
     /// Opens a log as it is.
-    pub fn open_target(target: &BlockLogTarget) -> Result<Self> {
+    pub fn open_target(target: &LogTarget) -> Result<Self> {
         Ok(Self {
             log: BlockLog::open(target)?,
-            failed: 0,
         })
     }
 
     fn write(&mut self, record: &EventRecord) {
         if let Err(error) = self.log.record(record) {
-            self.complain(&error);
+            self.log.complain(&error);
         }
     }
 
     fn flush(&mut self) {
         if let Err(error) = self.log.flush() {
-            self.complain(&error);
+            self.log.complain(&error);
         }
-    }
-
-    /// Not for every line: a full disk would fill the other log too.
-    fn complain(&mut self, error: &std::io::Error) {
-        if self.failed.is_power_of_two() || self.failed == 0 {
-            tracing::error!(%error, failures = self.failed + 1, "the block log cannot be written");
-        }
-        self.failed += 1;
     }
 }
 

@@ -101,6 +101,7 @@ impl Life {
         if let Some(nat) = &mut self.nat {
             nat.follow_listing(&interfaces, &addresses)?;
         }
+        self.end_stranded_media().await;
         self.make_way();
         Ok(())
     }

@@ -23,10 +23,11 @@ use super::{
 use crate::{
     config::{Config, RunOptions},
     control::{self, Ended, Events, ServiceError},
-    media::policy::Policy,
+    media::{command::RelayId, policy::Policy},
     metrics,
     net::{Monitor, Net},
     records::Time,
+    relays,
     service::{self, Order, Ordered},
 };
 
@@ -75,6 +76,7 @@ pub async fn live(started: Started) -> Result<()> {
         }),
         sip: sip.as_ref().map(|sip| service::sip::Sip {
             server: sip.server.clone(),
+            recorder: sip.recorder.clone(),
         }),
         orders,
     });
@@ -112,6 +114,7 @@ pub async fn live(started: Started) -> Result<()> {
     let mut pending_events = Pending::default();
     life.make_way();
     life.anchor_media().await?;
+    life.end_stranded_media().await;
     life.announce();
     let end = loop {
         tokio::select! {
@@ -187,6 +190,27 @@ impl Life {
             sip.server.anchor_media(policy, Box::new(path)).await?;
         }
         Ok(())
+    }
+
+    /// Ends relays on external addresses that are not ours any more, which relay nothing: the SIP server tells their calls, and those that it does not know
+    /// are closed here.
+    pub async fn end_stranded_media(&self) {
+        let Some(nat) = &self.nat else { return };
+        let stranded = relays::stranded(&nat.state.kernel.tables);
+        if stranded.is_empty() {
+            return;
+        }
+        let unknown = match &self.sip {
+            Some(sip) => sip.server.media_stranded(stranded.clone()).await.unwrap_or(stranded),
+            None => stranded,
+        };
+        let close = |relay: RelayId| nat.state.relays(|relays, at| relays.close_call(at, relay.0));
+        let legs: usize = unknown.into_iter().map(close).sum();
+        if legs != 0 {
+            tracing::warn!(
+                "closed {legs} legs of the media relay: their external address is not ours any more, and no call is known that they were of"
+            );
+        }
     }
 
     /// Calls whose media is silent end as the server sees fit; relays of which it knows no call are closed.

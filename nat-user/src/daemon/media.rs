@@ -16,10 +16,11 @@ use crate::{
     media::command::{
         self, Carrier, Command, DataPath, Exhausted, Expect, Leg, Pinhole, PinholeId, Ports, Relay, RelayId, Want,
     },
-    media::sdp::Endpoint,
+    media::{mos::Codec, sdp::Endpoint},
+    records::RelayRecord,
     relays::{
         self, Arming, CLASS_ANY, CLASS_DTLS, CLASS_RTP, CLASS_STUN, Gate, LegId, OpenedSide, Peer, RelayError, Side,
-        Stream,
+        Stream, record::record,
     },
 };
 
@@ -248,7 +249,7 @@ impl Ports for Media {
             pair: want.rtcp,
             classes: classes(&expect),
             clock_rate: expect.clock,
-            dscp: None,
+            dscp: self.state.current().config.sip.as_ref().and_then(|sip| sip.media.dscp),
             follow: true,
             sides: [side(&legs[0]), side(&legs[1])],
         };
@@ -367,6 +368,20 @@ impl DataPath for Media {
         self.holes
             .insert(pinhole.id, [Some(rtp), rtcp].into_iter().flatten().collect());
         true
+    }
+
+    fn carries(&mut self, relay: RelayId, codec: Codec) {
+        for side in self.open.get(&relay).into_iter().flatten() {
+            // A leg that has gone carries nothing.
+            let _ = self.state.relays(|_, at| relays::carry(at, side.rtp.id, codec));
+        }
+    }
+
+    fn legs(&self, relay: RelayId) -> Vec<RelayRecord> {
+        let kernel = &self.state.kernel;
+        let views = self.legs(relay).into_iter();
+        let views = views.filter_map(|leg| relays::find(&kernel.tables, leg));
+        views.map(|view| record(&kernel.clock, &view)).collect()
     }
 }
 

@@ -1,4 +1,5 @@
-//! The place in the daemon of those who watch registrations that cross the NAT: ring and tables around [`Observer`].
+//! The place in the daemon of those who watch registrations that cross the NAT: ring and tables around [`Observer`]. Copies of the media of captured
+//! calls come by the same ring and are handed on.
 
 use std::{
     io,
@@ -22,10 +23,14 @@ use tokio::{
     sync::watch as channel,
 };
 
-use super::state::State;
-use crate::sip::{
-    observe::{Action, Binding, Observed, Observer},
-    time::Time,
+use super::state::{MediaCopy, State};
+use crate::{
+    records::Time as Moment,
+    relays,
+    sip::{
+        observe::{Action, Binding, Observed, Observer},
+        time::Time,
+    },
 };
 
 /// Copies that are read before other tasks have their turn.
@@ -97,7 +102,15 @@ impl Watcher {
     }
 
     fn copied(&mut self, record: &[u8]) {
-        let Some(observed) = read(record) else {
+        let read = read(record);
+        if let Some((observed, length)) = &read
+            && let Some(copy) = media_copy(&self.state, observed, *length)
+        {
+            // Nobody may capture any more.
+            let _ = self.state.copies.send(Arc::new(copy));
+            return;
+        }
+        let Some((observed, _)) = read else {
             tracing::debug!(
                 "a record of {} bytes in the ring WATCHED is not understood",
                 record.len()
@@ -173,13 +186,31 @@ impl Watcher {
     }
 }
 
-/// A record of the ring.
-fn read(record: &[u8]) -> Option<Observed> {
+/// The media in a record of the ring; `None` if it is of a binding.
+fn media_copy(state: &State, observed: &Observed, length: u16) -> Option<MediaCopy> {
+    let tables = &state.kernel.tables;
+    let slot = tables.slot(observed.binding.slot).filter(|slot| slot.is_relay())?;
+    let leg = relays::in_use(tables, slot.inside_addr.get())?;
+    let partner = relays::in_use(tables, leg.partner);
+    let onward = partner.and_then(|partner| Some((partner.external?, partner.peer.or(partner.fallback)?)));
+    Some(MediaCopy {
+        time: Moment::now(),
+        relay: leg.call,
+        peer: Endpoint::new((*observed.remote.ip()).into(), observed.remote.port()),
+        alias: leg.external?,
+        onward,
+        payload: observed.payload.to_vec(),
+        length: length.into(),
+    })
+}
+
+/// A record of the ring, and how long the payload was.
+fn read(record: &[u8]) -> Option<(Observed, u16)> {
     let (header, payload) = record.split_at_checked(size_of::<Copied>())?;
     // SAFETY: as many bytes as the struct has, which has no padding and no invalid values.
     let copied: Copied = unsafe { header.as_ptr().cast::<Copied>().read_unaligned() };
     let remote = copied.seen.remote();
-    Some(Observed {
+    let observed = Observed {
         binding: Binding {
             slot: copied.seen.slot,
             generation: copied.generation,
@@ -188,7 +219,8 @@ fn read(record: &[u8]) -> Option<Observed> {
         outbound: copied.seen.outbound(),
         // What is left of a message that was cut is not a whole one.
         payload: Bytes::copy_from_slice(payload),
-    })
+    };
+    Some((observed, copied.seen.len))
 }
 
 /// Tells when there are records.
@@ -240,7 +272,8 @@ mod tests {
         };
         // SAFETY: a struct without padding.
         let header = unsafe { std::slice::from_raw_parts((&raw const copied).cast::<u8>(), size_of::<Copied>()) };
-        let observed = read(&[header, b"abc"].concat()).unwrap();
+        let (observed, length) = read(&[header, b"abc"].concat()).unwrap();
+        assert_eq!(length, 3);
         assert_eq!(
             observed.binding,
             Binding {

@@ -16,11 +16,12 @@ use crate::{
     config::{Config, RunOptions},
     dataplane::{geometry, links::Wanted},
     forwards::Forwards,
+    lines::Lines,
     net,
     pool::{self, Closed},
     preflight::Report,
     records,
-    sip::query::Setup,
+    sip::{calls, query::Setup},
 };
 
 impl Life {
@@ -52,6 +53,7 @@ impl Life {
         immutable(&self.config, &config)?;
         let (interfaces, addresses) = (self.net.interfaces().await?, self.net.addresses().await?);
         let sip = self.read_sip(&config, &interfaces, &addresses)?;
+        let records = self.open_records(&config)?;
         let nat = match &self.nat {
             Some(nat) => Some(nat.prepare(&self.options, &config, &interfaces, &addresses).await?),
             None => None,
@@ -65,11 +67,21 @@ impl Life {
             self.take_back_sip().await;
             return Err(running.attach_again(error));
         }
-        Ok(Ready { config, nat, sip })
+        Ok(Ready {
+            config,
+            nat,
+            sip,
+            records,
+        })
     }
 
     async fn apply(&mut self, ready: Ready) -> Result<()> {
-        let Ready { config, nat, sip } = ready;
+        let Ready {
+            config,
+            nat,
+            sip,
+            records,
+        } = ready;
         self.config = config;
         if let (Some(running), Some(setup)) = (&self.sip, sip) {
             running.server.configure(setup).await?;
@@ -80,6 +92,8 @@ impl Life {
         if let (Some(sip), Some(policy)) = (&self.sip, self.media_policy()) {
             sip.server.media_policy(policy).await?;
         }
+        self.record_calls(records);
+        self.end_stranded_media().await;
         self.make_way();
         Ok(())
     }
@@ -99,6 +113,27 @@ impl Life {
         }
     }
 
+    /// Opens the place for records of calls that the configuration names, if it is another one.
+    fn open_records(&self, config: &Config) -> Result<Option<Lines>> {
+        match (&self.config.sip, &config.sip) {
+            (Some(old), Some(new)) if old.calls != new.calls => calls::open(&new.calls.records).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Has records of calls go to another place, or to the file of that name as it is now.
+    fn record_calls(&self, records: Option<Lines>) {
+        let (Some(running), Some(config)) = (&self.sip, &self.config.sip) else {
+            return;
+        };
+        let (recorder, target) = (running.recorder.clone(), config.calls.records.clone());
+        // It waits for the disk, as nothing else does.
+        tokio::task::spawn_blocking(move || match records {
+            Some(lines) => recorder.replace(lines, &target),
+            None => recorder.reopen(),
+        });
+    }
+
     /// Listeners and certificates become again what they were.
     async fn take_back_sip(&self) {
         let Some(sip) = &self.sip else { return };
@@ -114,6 +149,8 @@ struct Ready {
     config: Config,
     nat: Option<Prepared>,
     sip: Option<Setup>,
+    /// Another place for the records of calls.
+    records: Option<Lines>,
 }
 
 /// What a NAT is to become.

@@ -10,6 +10,7 @@ use crate::{
     config,
     net::{self, Scope},
     sip::{
+        calls::{self, Recorder},
         engine,
         flow::Transport,
         query::Setup,
@@ -22,6 +23,8 @@ use crate::{
 /// A running SIP server.
 pub struct Sip {
     pub server: Arc<Server>,
+    /// Takes the records of calls.
+    pub recorder: Arc<Recorder>,
     /// Turns true when its thread has ended.
     ended: watch::Receiver<bool>,
 }
@@ -46,12 +49,17 @@ impl Sip {
         if let Some(store) = &setup.config.store {
             server::make_directory(store)?;
         }
+        let target = &setup.config.calls.records;
+        let recorder = Recorder::start(calls::open(target)?, target)
+            .context("cannot start a thread that writes the records of calls")?;
+        let told = recorder.clone();
         let (server, thread) = Server::start(setup, move |setup, _, now| {
-            let engine = engine::make(setup, &secret, now)?;
+            let engine = engine::make(setup, &secret, now)?.recording(told);
             Ok(if beside_nat { engine.wait_for_media() } else { engine })
         })?;
         Ok(Sip {
             server,
+            recorder,
             ended: watch_thread(thread)?,
         })
     }
@@ -104,6 +112,9 @@ impl Sip {
     pub async fn stop(self) {
         self.server.stop().await;
         self.ended().await;
+        let recorder = self.recorder;
+        // An error means that it panicked, which it has told.
+        let _ = tokio::task::spawn_blocking(move || recorder.finish()).await;
     }
 }
 

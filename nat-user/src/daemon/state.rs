@@ -1,11 +1,12 @@
 //! What the parts of a running NAT share.
 
 use std::sync::{
-    Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use nat_common::config::Config as Numbers;
+use nat_common::{config::Config as Numbers, flow::Endpoint};
+use tokio::sync::broadcast;
 
 use super::topology::Topology;
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     dataplane::{kernel::Kernel, tables::UserTables},
     pool::Closed,
     preflight::Mode,
+    records::Time,
     relays::{At, Relays},
     sweep::Stats,
 };
@@ -42,9 +44,31 @@ pub struct State {
     /// Where events go.
     pub events: std::sync::Arc<Events>,
     current: RwLock<Current>,
+    /// Copies of the packets of legs that somebody captures.
+    pub copies: broadcast::Sender<Arc<MediaCopy>>,
     relays: Mutex<Relays>,
     stats: Mutex<Stats>,
     totals: Totals,
+}
+
+/// Copies that may wait for a capture.
+const COPIES: usize = 4096;
+
+/// A packet of a leg that somebody captures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaCopy {
+    pub time: Time,
+    /// The number of the relay.
+    pub relay: u64,
+    /// Who has sent it, and to which external endpoint.
+    pub peer: Endpoint,
+    pub alias: Endpoint,
+    /// The external endpoint that it left by, and where to; `None`: the other leg has gone meanwhile.
+    pub onward: Option<(Endpoint, Endpoint)>,
+    /// The UDP payload, whose end may be missing.
+    pub payload: Vec<u8>,
+    /// How long it was.
+    pub length: u64,
 }
 
 /// What is counted since the daemon started.
@@ -80,6 +104,7 @@ impl State {
             kernel,
             events,
             current: RwLock::new(current),
+            copies: broadcast::channel(COPIES).0,
             relays: Mutex::new(relays),
             stats: Mutex::default(),
             totals: Totals::default(),

@@ -34,7 +34,7 @@ pub const CLOCK_MAP: &str = "CLOCK";
 pub const PROGRAMS: [&str; 5] = [INSIDE, OUTSIDE, TRUNK, LATE, CLOCK];
 
 /// Every map of the object. They are pinned under these names.
-pub const MAPS: [&str; 35] = [
+pub const MAPS: [&str; 36] = [
     "STATE",
     "CONFIG",
     "ADDRESSES",
@@ -64,6 +64,7 @@ pub const MAPS: [&str; 35] = [
     "PUNT_SOURCE",
     "WATCHED",
     "WATCH_TOTAL",
+    "MEDIA_TOTAL",
     "WATCH_SOURCE",
     "IDS",
     "BATCHES",

@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::{end::End, sdp::Endpoint};
-use crate::config::Prefix;
+use super::{end::End, mos::Codec, sdp::Endpoint};
+use crate::{config::Prefix, records::RelayRecord};
 
 /// One of the two parties of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +59,14 @@ pub trait DataPath: Ports + std::fmt::Debug + Send {
 
     /// Takes over the binding of an endpoint inside that another daemon before this one was given. False: it is another one now, or gone.
     fn adopt_pinhole(&mut self, pinhole: &Pinhole, inside: Endpoint, carrier: Carrier) -> bool;
+
+    /// What a relay carries, for the estimate of how it sounds. A data path that measures nothing need not know.
+    fn carries(&mut self, _relay: RelayId, _codec: Codec) {}
+
+    /// What was seen of a relay so far, leg by leg; nothing of one that is gone, or where nothing is measured.
+    fn legs(&self, _relay: RelayId) -> Vec<RelayRecord> {
+        Vec::new()
+    }
 }
 
 /// What place is needed.

@@ -21,7 +21,7 @@ pub use self::{
     table::StreamInfo,
 };
 use super::{
-    command::{Command, Ports, Side},
+    command::{Command, Ports, RelayId, Side},
     end::Reach,
     policy::{Anchor, Policy},
     sdp::{Sdp, Unreadable, body, edit},
@@ -136,6 +136,13 @@ impl Session {
     pub fn fork_ended(&mut self, fork: u32, out: &mut Vec<Command>) {
         if let Some(at) = self.forks.iter().position(|other| other.id == fork) {
             self.forks.remove(at).table.close(out);
+        }
+    }
+
+    /// These relays are of no use any more: their streams end. An offer that comes gets them other places.
+    pub fn lose(&mut self, relays: &[RelayId], out: &mut Vec<Command>) {
+        for fork in &mut self.forks {
+            fork.table.lose(relays, out);
         }
     }
 

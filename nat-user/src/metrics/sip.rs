@@ -6,8 +6,8 @@ use crate::{
     sip::{
         message::Method,
         metrics::{
-            BUCKETS_US, CODE_SLOTS, Histogram, METHODS, Refusal, SipGauges, SipMetrics, TimerLabel, TransactionLabel,
-            code_name,
+            BUCKETS_US, CODE_SLOTS, CallEnd, Histogram, METHODS, Refusal, SipGauges, SipMetrics, TimerLabel,
+            TransactionLabel, code_name,
         },
         path::State,
     },
@@ -19,6 +19,7 @@ pub fn write(out: &mut Text, totals: &SipTotals) {
     times(out, &totals.metrics);
     prompts(out, &totals.metrics);
     registrar(out, &totals.metrics);
+    calls(out, totals);
     gauges(out, &totals.gauges);
     transport(out, totals);
 }
@@ -170,6 +171,38 @@ fn registrar(out: &mut Text, metrics: &SipMetrics) {
         "counter",
         "Sources that were banned for wrong passwords.",
         metrics.bans,
+    );
+}
+
+fn calls(out: &mut Text, totals: &SipTotals) {
+    out.family(
+        "sipnat_sip_calls_ended_total",
+        "counter",
+        "Calls that have ended, by reason.",
+    );
+    for &why in CallEnd::ALL {
+        let count = totals.metrics.calls_ended[why as usize];
+        out.sample("sipnat_sip_calls_ended_total", &[("reason", why.name())], count);
+    }
+    out.one(
+        "sipnat_sip_call_records_lost_total",
+        "counter",
+        "Records of calls that were not written: the disk was too slow or full.",
+        totals.records_lost,
+    );
+    out.family(
+        "sipnat_sip_media_left_total",
+        "counter",
+        "Streams of calls that were left as they are, by reason. What never was is left out.",
+    );
+    for (reason, count) in &totals.media_left {
+        out.sample("sipnat_sip_media_left_total", &[("reason", reason)], *count);
+    }
+    out.one(
+        "sipnat_sip_streams_lost_total",
+        "counter",
+        "Streams that ended because the external address that relayed them is not ours any more.",
+        totals.metrics.streams_lost,
     );
 }
 

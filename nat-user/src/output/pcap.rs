@@ -1,4 +1,4 @@
-//! A trace as a capture file: each message as a UDP datagram with made-up headers between its endpoints, whatever carried it.
+//! Traces and captured calls as a capture file: each message or packet as a UDP datagram with made-up headers between its endpoints, whatever carried it.
 
 use std::{
     io::{self, Write},
@@ -7,7 +7,7 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-use crate::records::TraceRecord;
+use crate::records::{CaptureRecord, Time, TraceRecord};
 
 /// Packets begin with their IP header.
 const LINKTYPE_RAW: u32 = 101;
@@ -41,8 +41,20 @@ impl<W: Write> Pcap<W> {
             "in" => (record.remote, record.local),
             _ => (record.local, record.remote),
         };
-        let (packet, length) = packet(from, to, &message);
-        let micros = record.time.0.as_microsecond();
+        self.add(record.time, from, to, &message, message.len())
+    }
+
+    /// Adds a packet of a captured call, likewise.
+    pub fn capture(&mut self, record: &CaptureRecord) -> io::Result<()> {
+        let payload = BASE64_STANDARD.decode(&record.payload).map_err(io::Error::other)?;
+        let length = usize::try_from(record.length).unwrap_or(usize::MAX).max(payload.len());
+        self.add(record.time, record.from, record.to, &payload, length)
+    }
+
+    /// Adds a datagram that had `whole` bytes of payload.
+    fn add(&mut self, time: Time, from: SocketAddr, to: SocketAddr, payload: &[u8], whole: usize) -> io::Result<()> {
+        let (packet, length) = packet(from, to, payload, whole);
+        let micros = time.0.as_microsecond();
         let mut head = Vec::with_capacity(16);
         head.extend((micros.div_euclid(1_000_000) as u32).to_ne_bytes());
         head.extend((micros.rem_euclid(1_000_000) as u32).to_ne_bytes());
@@ -54,8 +66,8 @@ impl<W: Write> Pcap<W> {
     }
 }
 
-/// An IP packet, and how long it would have been.
-fn packet(from: SocketAddr, to: SocketAddr, message: &[u8]) -> (Vec<u8>, usize) {
+/// An IP packet, and how long it would have been with all `whole` bytes of its payload.
+fn packet(from: SocketAddr, to: SocketAddr, message: &[u8], whole: usize) -> (Vec<u8>, usize) {
     let (from_ip, to_ip) = (from.ip().to_canonical(), to.ip().to_canonical());
     let header = if from_ip.is_ipv4() && to_ip.is_ipv4() { 20 } else { 40 };
     let cut = &message[..message.len().min(SNAPLEN as usize - 40 - UDP_HEADER)];
@@ -101,7 +113,7 @@ fn packet(from: SocketAddr, to: SocketAddr, message: &[u8]) -> (Vec<u8>, usize) 
         sum => sum,
     };
     packet[udp + 6..udp + 8].copy_from_slice(&sum.to_be_bytes());
-    (packet, header + UDP_HEADER + message.len())
+    (packet, header + UDP_HEADER + whole)
 }
 
 /// RFC 1071.

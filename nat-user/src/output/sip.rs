@@ -4,10 +4,11 @@ use std::{io, io::Write, time::Duration};
 
 use comfy_table::{ColumnConstraint, Table};
 
-use super::{add, seconds, table};
+use super::{LEG, add, endpoint, leg, seconds, table};
 use crate::{
     records::{
-        BanRecord, DialogRecord, PathRecord, RegistrationRecord, SipStatusRecord, Time, TransactionRecord, UserRecord,
+        BanRecord, DialogRecord, PathRecord, RegistrationRecord, SipStatusRecord, StreamRecord, Time,
+        TransactionRecord, UserRecord,
     },
     units::show_duration,
 };
@@ -115,6 +116,47 @@ pub fn dialogs(records: &[DialogRecord]) -> Table {
         add(&mut table, &columns, row);
     }
     table
+}
+
+/// `sipnat calls --media`: a row for each leg; for each party where a stream goes by bindings of the NAT.
+pub fn media(records: &[DialogRecord]) -> Table {
+    let first = ["FROM", "TO", "CALL-ID", ">RELAY", "OF"];
+    let columns: Vec<&str> = first.into_iter().chain(LEG).collect();
+    let mut table = table(&columns);
+    for record in records {
+        let call = || [record.from.clone(), record.to.clone(), record.call_id.clone()].into_iter();
+        let streams = record.media.iter().flatten();
+        let mut rows: Vec<Vec<String>> = streams.flat_map(stream).collect();
+        if rows.is_empty() {
+            rows.push(vec!["-".into(); columns.len() - 3]);
+        }
+        for row in rows {
+            add(&mut table, &columns, call().chain(row));
+        }
+    }
+    table
+}
+
+fn stream(stream: &StreamRecord) -> Vec<Vec<String>> {
+    let dash = || "-".to_owned();
+    let number = stream.relay.map_or_else(dash, |relay| match stream.ended {
+        true => format!("{relay} (ended)"),
+        false => relay.to_string(),
+    });
+    if stream.relay.is_some() {
+        let legs = stream.legs.iter();
+        let party = |side| if side == 0 { "caller" } else { "callee" }.to_owned();
+        return legs
+            .map(|of| [number.clone(), party(of.side)].into_iter().chain(leg(of)).collect())
+            .collect();
+    }
+    [("caller", stream.caller), ("callee", stream.callee)]
+        .map(|(party, at)| {
+            let mut row = vec![number.clone(), party.into(), stream.codec.clone(), endpoint(at)];
+            row.resize(2 + LEG.len(), dash());
+            row
+        })
+        .into()
 }
 
 /// `sipnat transactions`.

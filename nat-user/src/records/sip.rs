@@ -1,10 +1,10 @@
 //! Records of the SIP server. Flows are written `udp:134.56.1.1:5070`: transport, remote address and port as the server sees them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
-use super::Time;
+use super::{RelayRecord, Time};
 use crate::sip::{
     flow::Transport,
     metrics::{SipGauges, SipMetrics},
@@ -101,6 +101,55 @@ pub struct DialogRecord {
     pub callee: Option<String>,
     /// Seconds until it counts as ended if nothing is heard (RFC 4028 session timer, or `proxy.max_call_duration`).
     pub session_expires_s: Option<u64>,
+    /// Its streams that go through us, if they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Vec<StreamRecord>>,
+}
+
+/// A stream of a call that goes through us: by the relay, or by bindings of the NAT, of which nothing is measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamRecord {
+    /// The relay's number, as in `sipnat relays`; `null`: it goes by bindings.
+    pub relay: Option<u64>,
+    /// Encoding name of the first format of the answer.
+    pub codec: String,
+    pub held: bool,
+    /// It has ended, and its call went on.
+    pub ended: bool,
+    /// Where caller and callee have said that they take it.
+    pub caller: Option<SocketAddrV4>,
+    pub callee: Option<SocketAddrV4>,
+    /// Side 0 is the caller's, side 1 the callee's. The figures of a stream that has ended are its last ones.
+    pub legs: Vec<RelayRecord>,
+}
+
+/// A call that has ended: the line of `[sip.calls] records`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallRecord {
+    pub call_id: String,
+    /// `user@host` of From and To.
+    pub from: String,
+    pub to: String,
+    /// The users of ours that they are, as `user@domain`: a caller that has proven it, a callee that was called. `null`: none of ours.
+    pub caller_aor: Option<String>,
+    pub callee_aor: Option<String>,
+    /// When its INVITE came.
+    pub began: Time,
+    /// When it was answered; `null`: it was not.
+    pub answered: Option<Time>,
+    pub ended: Time,
+    /// From answer to end.
+    pub duration_ms: u64,
+    /// The flows to the two sides; `null` where there is none.
+    pub caller: Option<String>,
+    pub callee: Option<String>,
+    /// `bye`, `cancel`, `refused`, `timeout`, `media_timeout`, `address_changed`, `left` or `error`.
+    pub reason: String,
+    /// `caller` or `callee`; `null`: this server, or nobody.
+    pub by: Option<String>,
+    /// The final response that has ended it.
+    pub code: Option<u16>,
+    pub media: Vec<StreamRecord>,
 }
 
 /// One transaction (RFC 3261 section 17).
@@ -161,6 +210,23 @@ pub struct TraceRecord {
     pub missed: u64,
 }
 
+/// A packet of a call that is captured: a SIP message, or UDP of its media.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureRecord {
+    pub time: Time,
+    /// `sip` or `media`. A packet of media is told twice, as it came and as it left.
+    pub kind: String,
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    /// Bytes that it had.
+    pub length: u64,
+    /// In base64; of media no more than 1,500 bytes.
+    pub payload: String,
+    /// Packets before this one that were not told, because the reader or the daemon was too slow.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missed: u64,
+}
+
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
@@ -211,6 +277,10 @@ pub struct SipTotals {
     pub queries_failed: u64,
     /// Messages that a trace missed because its reader was slow.
     pub traces_lost: u64,
+    /// Records of calls that were not written, because the disk was too slow or full.
+    pub records_lost: u64,
+    /// Streams of calls that were left as they are, by reason.
+    pub media_left: Vec<(&'static str, u64)>,
 }
 
 /// What went over one transport since the daemon started.

@@ -1,14 +1,15 @@
 //! The media relay on the control socket.
 
-use std::{net::SocketAddrV4, ops::ControlFlow, time::Duration};
+use std::{net::SocketAddrV4, ops::ControlFlow};
 
 use nat_common::flow::Endpoint;
 
 use crate::{
     control::{Each, RelayPlan, ServiceError},
     daemon::state::State,
-    records::RelayRecord,
-    relays::{self, CLASS_RTP, Gate, LegView, OpenedSide, Peer, Side, Stream},
+    media::mos::Codec,
+    records::{RelayRecord, RelayTotals},
+    relays::{self, CLASS_RTP, Gate, OpenedSide, Peer, RelayError, Side, Stream, record::record},
 };
 
 /// RTP clock rate of a relay that is opened by hand: that of G.711.
@@ -19,10 +20,32 @@ pub fn list(state: &State, call: Option<u64>, each: Each<RelayRecord>) {
     // Tables are read without a lock, so the reader may take its time.
     let views = relays::views(&state.kernel.tables).filter(|view| call.is_none_or(|call| call == view.call));
     for view in views {
-        if let ControlFlow::Break(()) = each(record(state, &view)) {
+        if let ControlFlow::Break(()) = each(record(&state.kernel.clock, &view)) {
             return;
         }
     }
+}
+
+/// See [`Service::relay_totals`](crate::control::Service::relay_totals). Nothing is opened or closed meanwhile, so that nothing is counted twice.
+pub fn totals(state: &State) -> RelayTotals {
+    state.relays(|relays, at| {
+        let closed = *relays.closed();
+        let mut totals = RelayTotals {
+            seen: closed,
+            closed,
+            ..RelayTotals::default()
+        };
+        for view in relays::views(at.t) {
+            totals.seen.add(&view);
+            let place = match () {
+                () if view.external.is_none() => 3,
+                () if view.hold => 2,
+                () => usize::from(view.peer.is_some()),
+            };
+            totals.legs[place] += 1;
+        }
+        totals
+    })
 }
 
 /// See [`Service::open_relay`](crate::control::Service::open_relay).
@@ -49,13 +72,19 @@ pub fn open(state: &State, plan: &RelayPlan) -> Result<Vec<RelayRecord>, Service
         sides: [side(0), side(1)],
     };
     let opened = state
-        .relays(|relays, at| relays.open(at, &stream))
-        .map_err(anyhow::Error::from)?;
+        .relays(|relays, at| {
+            let opened = relays.open(at, &stream)?;
+            opened
+                .iter()
+                .try_for_each(|side| relays::carry(at, side.rtp.id, Codec::G711))?;
+            Ok(opened)
+        })
+        .map_err(|error: RelayError| anyhow::Error::from(error))?;
     Ok(opened
         .iter()
         .flat_map(OpenedSide::legs)
         .filter_map(|leg| relays::find(&state.kernel.tables, leg.id))
-        .map(|view| record(state, &view))
+        .map(|view| record(&state.kernel.clock, &view))
         .collect())
 }
 
@@ -69,44 +98,4 @@ pub fn close(state: &State, call: u64) -> Result<String, ServiceError> {
 
 fn endpoint(of: SocketAddrV4) -> Endpoint {
     Endpoint::new((*of.ip()).into(), of.port())
-}
-
-fn shown(of: Endpoint) -> SocketAddrV4 {
-    SocketAddrV4::new(of.addr.into(), of.port)
-}
-
-fn record(state: &State, view: &LegView) -> RelayRecord {
-    let clock = &state.kernel.clock;
-    let quality = &view.quality;
-    RelayRecord {
-        call: view.call,
-        stream: view.tag.stream,
-        side: view.tag.side,
-        rtcp: view.tag.rtcp,
-        leg: view.id.number,
-        partner: view.partner,
-        external: view.external.map(shown),
-        peer: view.peer.map(shown),
-        fallback: view.fallback.map(shown),
-        hold: view.hold,
-        created_s: clock.age(view.created).as_secs(),
-        latched_s: view.latched.map(|when| clock.age(when).as_secs()),
-        idle_s: clock.age(view.last).as_secs(),
-        packets: view.packets,
-        bytes: view.bytes,
-        ssrc: quality.ssrc,
-        ssrc_changes: quality.ssrc_changes,
-        lost: quality.lost,
-        late: quality.late,
-        jitter_us: (view.clock_rate != 0).then(|| u64::from(quality.jitter) * 1_000_000 / u64::from(view.clock_rate)),
-        round_trip_us: view
-            .round_trip
-            .map(|time| Duration::from_secs(u64::from(time)).as_micros() as u64 >> 16),
-        moves: view.moves,
-        refused: view
-            .refused
-            .iter()
-            .map(|(reason, count)| (reason.name().to_owned(), *count))
-            .collect(),
-    }
 }

@@ -15,6 +15,7 @@ use crate::{
         SipStatusRecord, SipTotals, Time, TraceRecord, TransactionRecord, TransportTotals, UserRecord,
     },
     sip::{
+        calls::Recorder,
         flow::Transport,
         metrics::Refusal,
         query::{
@@ -32,6 +33,8 @@ const TRACE: usize = 1024;
 /// A running SIP server, for people.
 pub struct Sip {
     pub server: Arc<Server>,
+    /// For what it has lost.
+    pub recorder: Arc<Recorder>,
 }
 
 impl Sip {
@@ -235,6 +238,8 @@ impl SipService for Sip {
             queries: counters.queries,
             queries_failed: counters.queries_failed,
             traces_lost: counters.traces_lost,
+            records_lost: self.recorder.lost(),
+            media_left: snapshot.media_left,
         })
     }
 }

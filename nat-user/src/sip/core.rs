@@ -6,6 +6,7 @@
 
 pub mod arena;
 mod branches;
+mod calls;
 pub mod connections;
 pub mod desk;
 mod dialogs;
@@ -30,6 +31,7 @@ use self::{
     seam::Registry,
 };
 use super::{
+    calls::Recorder,
     command::{Command, Input, QueryId},
     dialog::Dialogs,
     flow::{Flow, ListenerId},
@@ -76,6 +78,8 @@ pub struct Core<R> {
     /// `None`: session descriptions pass as they are.
     media: Option<media::Media>,
     kept: kept::Kept,
+    /// `None`: nobody is told of calls that have ended.
+    recorder: Option<Arc<Recorder>>,
     queries: Queries,
     timers: Timers<Due>,
     plan: DialPlan,
@@ -104,6 +108,7 @@ impl<R: Registry> Core<R> {
             connections: Connections::default(),
             media: None,
             kept: kept::Kept::default(),
+            recorder: None,
             queries: Queries::default(),
             timers: Timers::new(),
             plan: DialPlan::new(&config),
@@ -122,7 +127,7 @@ impl<R: Registry> Core<R> {
     /// Something happened.
     pub fn input(&mut self, input: Input, now: Time, out: &mut Vec<Command>) {
         self.take(input, now, out);
-        self.calls_end();
+        self.calls_end(now);
         self.note_changes(now);
     }
 
@@ -216,7 +221,7 @@ impl<R: Registry> Core<R> {
             self.registry.path_news(&action, &mut self.paths, now);
         }
         self.news = actions;
-        self.calls_end();
+        self.calls_end(now);
         self.note_changes(now);
     }
 

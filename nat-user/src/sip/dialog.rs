@@ -15,7 +15,7 @@ use std::{
 };
 
 pub use self::{
-    record::{Callee, Dialog, Kind, Leg, State},
+    record::{Callee, Dialog, End, Kind, Leg, State},
     stored::StoredCall,
 };
 use super::{
@@ -23,6 +23,7 @@ use super::{
     flow::Flow,
     location::ContactId,
     message::{HeaderName, Message, Method, NameAddr},
+    metrics::CallEnd,
     path::{Holder, PathInfo, Paths},
     time::Time,
     timers::Timers,
@@ -69,11 +70,13 @@ pub struct Dialogs {
 }
 
 /// A dialog that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Ended {
     pub id: Id,
     /// What the store may have it by; `None`: it was never given to the store.
     pub number: Option<u64>,
+    /// What it was, if it was a call.
+    pub call: Option<Box<Dialog>>,
 }
 
 impl Dialogs {
@@ -164,6 +167,7 @@ impl Dialogs {
             session: None,
             alarm: Default::default(),
             number: self.last,
+            end: None,
             key,
             unsaved: false,
         });
@@ -229,8 +233,9 @@ impl Dialogs {
     }
 
     /// A final response that is no success was given to the request that began this dialog, or that ends it.
-    pub fn refused(&mut self, id: Id, paths: &mut Paths, now: Time) {
+    pub fn refused(&mut self, id: Id, end: End, paths: &mut Paths, now: Time) {
         if self.arena.get(id).is_some_and(|dialog| dialog.state == State::Early) {
+            self.because(id, end);
             self.end(id, paths, now);
         }
     }
@@ -310,6 +315,16 @@ impl Dialogs {
             return;
         }
         let side = self.find(request).map(|(_, side)| side);
+        if request.method() == Some(Method::Bye) {
+            let why = CallEnd::Bye;
+            self.because(
+                id,
+                End {
+                    by: side,
+                    ..End::of(why)
+                },
+            );
+        }
         let Some(dialog) = self.arena.get_mut(id) else { return };
         let lasts = match request.method() {
             // Whatever the answer is, the one who sent it is gone (section 15.1.1).
@@ -361,8 +376,17 @@ impl Dialogs {
         if !dialog.alarm.fires(now, timers, Due::Dialog(id)) {
             return false;
         }
+        self.because(id, End::of(CallEnd::Timeout));
         self.end(id, paths, now);
         true
+    }
+
+    /// Says why a dialog ends, or will: the first reason stays, and who has ended it is added.
+    pub fn because(&mut self, id: Id, end: End) {
+        if let Some(dialog) = self.arena.get_mut(id) {
+            let known = dialog.end.get_or_insert(end);
+            known.by = known.by.or(end.by);
+        }
     }
 
     /// Ends a dialog: its paths are let go.
@@ -372,7 +396,6 @@ impl Dialogs {
         };
         self.index.remove(&dialog.key);
         let number = dialog.is_stored().then_some(dialog.number);
-        self.ended.push(Ended { id, number });
         let holder = dialog.kind.holder();
         dialog.caller.release(holder, paths, now);
         for callee in &mut dialog.callees {
@@ -389,11 +412,13 @@ impl Dialogs {
                 }
             }
         }
+        let call = (dialog.kind == Kind::Call).then(|| Box::new(dialog));
+        self.ended.push(Ended { id, number, call });
     }
 
     /// The dialogs that have ended since this was asked last.
-    pub fn ended(&mut self) -> impl Iterator<Item = Ended> {
-        self.ended.drain(..)
+    pub fn ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
     }
 
     /// The dialog that a request belongs to, and who sends it.

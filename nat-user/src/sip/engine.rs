@@ -8,11 +8,12 @@ mod repeat_tests;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use anyhow::{Result, anyhow};
 
 use super::{
+    calls::Recorder,
     command::{Command, Input},
     core::{Beginning, Core, seam::Registry},
     directory::{self, Directory},
@@ -70,6 +71,12 @@ impl<R: Office> Engine<R> {
         }
     }
 
+    /// The same, telling of calls that have ended.
+    pub fn recording(mut self, recorder: Arc<Recorder>) -> Engine<R> {
+        self.core.record_calls(recorder);
+        self
+    }
+
     /// Reads nothing until there is a data path for media ([`Query::AnchorMedia`]): a call that passed before would go without, and one of before a
     /// restart would lose what it has.
     pub fn wait_for_media(mut self) -> Engine<R> {
@@ -108,6 +115,9 @@ impl<R: Office> Engine<R> {
                 let _ = reply.send(self.core.media_silent(&silent, now, out));
             }
             Query::MediaPolicy(policy) => self.core.media_policy(policy),
+            Query::MediaStranded(relays, reply) => {
+                let _ = reply.send(self.core.media_stranded(&relays));
+            }
             Query::Configure(setup, reply) => {
                 self.core.configure(setup.config.clone(), setup.places().collect(), now);
                 let Core { registry, paths, .. } = &mut self.core;
@@ -131,6 +141,7 @@ impl<R: Office> Engine<R> {
                 banned: registry.bans(now).len() as u64,
                 ..self.core.gauges()
             },
+            media_left: self.core.media_left().collect(),
         }
     }
 
@@ -197,12 +208,14 @@ impl<R: Office> Engine<R> {
             .core
             .dialogs()
             .iter()
-            .map(|(id, dialog)| (u64::from(id.index), dialog));
-        let page = page(all, list.from, list.look_at, |dialog| {
-            let record = records::dialog(dialog, now);
-            filter
-                .matches(&record.method, &record.call_id, &record.from, &record.to)
-                .then_some(record)
+            .map(|(id, dialog)| (u64::from(id.index), (id, dialog)));
+        let page = page(all, list.from, list.look_at, |(id, dialog)| {
+            let mut record = records::dialog(dialog, now);
+            if !filter.matches(&record.method, &record.call_id, &record.from, &record.to) {
+                return None;
+            }
+            record.media = filter.media.then(|| self.core.streams_of(id));
+            Some(record)
         });
         let _ = list.reply.send(page);
     }

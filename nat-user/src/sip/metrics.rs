@@ -72,6 +72,28 @@ labels! {
     }
 }
 
+labels! {
+    /// Why a call has ended.
+    CallEnd {
+        /// BYE.
+        Bye = "bye",
+        /// The caller has cancelled.
+        Cancel = "cancel",
+        /// A final response other than 2xx.
+        Refused = "refused",
+        /// Nobody answered in time, or nothing more was heard of it (RFC 4028, or `proxy.max_call_duration`).
+        Timeout = "timeout",
+        /// No media came any more.
+        MediaTimeout = "media_timeout",
+        /// Its media was relayed by an external address that is not ours any more.
+        AddressChanged = "address_changed",
+        /// It was set up, and goes on without us (`proxy.record_route = "never"`).
+        Left = "left",
+        /// It could not be set up: no way to the callee, no resources.
+        Error = "error",
+    }
+}
+
 /// The response codes with a counter of their own. Others count as their class, `4xx`.
 pub const CODES: [u16; 36] = [
     100, 180, 181, 182, 183, 200, 202, 300, 301, 302, 305, 400, 401, 403, 404, 405, 406, 407, 408, 410, 415, 416, 420,
@@ -165,6 +187,10 @@ pub struct SipMetrics {
     /// Wrong passwords, and sources banned for them.
     pub wrong_passwords: u64,
     pub bans: u64,
+    /// Calls that have ended.
+    pub calls_ended: [u64; CallEnd::COUNT],
+    /// Streams that ended because the external address that they were relayed by is not ours any more.
+    pub streams_lost: u64,
 }
 
 impl Default for SipMetrics {
@@ -192,6 +218,8 @@ impl Default for SipMetrics {
             contacts_expired: 0,
             wrong_passwords: 0,
             bans: 0,
+            calls_ended: [0; CallEnd::COUNT],
+            streams_lost: 0,
         }
     }
 }
@@ -220,6 +248,11 @@ impl SipMetrics {
     /// A transaction timer fired.
     pub fn timer(&mut self, timer: TimerLabel) {
         self.timers[timer as usize] += 1;
+    }
+
+    /// A call has ended.
+    pub fn call_ended(&mut self, why: CallEnd) {
+        self.calls_ended[why as usize] += 1;
     }
 
     /// Something was refused or given up.

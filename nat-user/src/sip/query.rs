@@ -58,6 +58,8 @@ pub enum Query {
     /// Streams of which nothing has been heard for `sip.media.timeout`; see [`Core::media_silent`](super::core::Core::media_silent). Answers
     /// those that belong to no call.
     SilentMedia(Vec<RelayId>, Reply<Vec<RelayId>>),
+    /// The external address that these relays are on is not ours any more. Answers those that no call knows.
+    MediaStranded(Vec<RelayId>, Reply<Vec<RelayId>>),
 }
 
 /// What the core runs with: the configuration and the files that it names, read and found valid.
@@ -75,6 +77,8 @@ pub struct Setup {
 pub struct Snapshot {
     pub metrics: SipMetrics,
     pub gauges: SipGauges,
+    /// Streams of calls that were left as they are, by reason.
+    pub media_left: Vec<(&'static str, u64)>,
 }
 
 /// Asks for a part of a list.
@@ -185,6 +189,9 @@ pub struct DialogFilter {
     pub user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call_id: Option<String>,
+    /// Their streams too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub media: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
 }
@@ -291,6 +298,7 @@ mod tests {
             calls: true,
             user: Some("user".into()),
             call_id: Some("1".into()),
+            media: false,
             limit: None,
         };
         assert!(dialog.matches("INVITE", "1", "a@b", "user@net.com"));

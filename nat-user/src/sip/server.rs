@@ -187,6 +187,16 @@ impl Server {
         self.handle.call(Query::MediaPolicy(policy)).await
     }
 
+    /// Ends the streams of relays whose external address is not ours any more. Gives those that no call knows.
+    ///
+    /// # Errors
+    /// If the server has ended.
+    pub async fn media_stranded(&self, relays: Vec<RelayId>) -> Result<Vec<RelayId>> {
+        let (reply, answer) = oneshot::channel();
+        self.handle.call(Query::MediaStranded(relays, reply)).await?;
+        answer.await.context("the SIP server has ended; its log says why")
+    }
+
     /// Tells the server of listeners whose interface has another address now; says which have moved.
     pub async fn follow(&self, find: Find<'_>) -> Vec<(Listener, Option<IpAddr>)> {
         let mut setup = Setup::clone(&self.setup());

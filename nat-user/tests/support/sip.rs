@@ -136,6 +136,7 @@ impl SipService for MemorySip {
                 caller: Some("udp:134.56.2.1:5060".into()),
                 callee: None,
                 session_expires_s: Some(1800),
+                media: filter.media.then(|| vec![stream()]),
             };
             if filter.matches(&record.method, &record.call_id, &record.from, &record.to) && each(record).is_break() {
                 break;
@@ -210,5 +211,28 @@ impl SipService for MemorySip {
 
     fn totals(&self) -> Result<SipTotals, ServiceError> {
         Ok(SipTotals::default())
+    }
+}
+
+/// A relayed stream of a call.
+fn stream() -> StreamRecord {
+    let leg = |side: u8| {
+        let record = serde_json::json!({
+            "call": 4711, "stream": 0, "side": side, "rtcp": false, "leg": side, "partner": 1 - side,
+            "external": "134.56.3.1:40000", "peer": "134.56.1.1:6000", "fallback": null, "hold": false, "created_s": 61,
+            "latched_s": 60, "idle_s": 0, "packets": 3000, "bytes": 600000, "ssrc": 1, "ssrc_changes": 1, "lost": 30,
+            "late": 2, "jitter_us": 1500, "round_trip_us": 42000, "moves": 0, "refused": {"relay_gate": 5}, "codec": "G.711",
+            "mos": 4.31,
+        });
+        serde_json::from_value(record).expect("a record")
+    };
+    StreamRecord {
+        relay: Some(4711),
+        codec: "PCMA".into(),
+        held: false,
+        ended: false,
+        caller: Some("10.0.0.2:4000".parse().expect("an endpoint")),
+        callee: None,
+        legs: vec![leg(0), leg(1)],
     }
 }

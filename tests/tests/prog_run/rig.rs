@@ -179,6 +179,7 @@ impl Rig {
             ("PUNT_TOTAL", 1),
             ("PUNT_SOURCE", PUNT_SOURCES),
             ("WATCH_TOTAL", 1),
+            ("MEDIA_TOTAL", 1),
             ("WATCH_SOURCE", SOURCES),
         ] {
             let mut map = per_cpu::<[u8; 8]>(ebpf, name);

@@ -17,6 +17,7 @@ mod media;
 mod passwords;
 mod paths;
 mod proxies;
+mod records;
 mod registrations;
 mod sipsak;
 mod upstream;

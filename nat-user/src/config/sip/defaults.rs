@@ -47,6 +47,7 @@ impl Default for Media {
             reserve: 2,
             max_streams: 32,
             inside: None,
+            dscp: None,
         }
     }
 }

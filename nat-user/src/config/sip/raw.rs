@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{
-        Prefix, Rate,
+        LogTarget, Prefix, Rate,
         raw::At,
         text::{FromText, Text},
     },
@@ -47,6 +47,7 @@ pub struct Sip {
     pub limits: Limits,
     pub observe: Observe,
     pub media: Media,
+    pub calls: Calls,
 }
 
 #[derive(Deserialize)]
@@ -195,6 +196,37 @@ pub struct Media {
     pub reserve: At<i64>,
     pub max_streams: At<i64>,
     pub inside: Option<Vec<Spanned<Text<Prefix>>>>,
+    pub dscp: Option<Text<Dscp>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Calls {
+    pub records: Option<Text<LogTarget>>,
+}
+
+/// A DSCP by its name or number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dscp(pub u8);
+
+impl FromText for Dscp {
+    const EXPECTED: &'static str = "a DSCP like \"ef\", \"af41\" or 46";
+    fn from_text(text: &str) -> Result<Self, String> {
+        let digit = |byte: u8, least: u8, most: u8| (least..=most).contains(&byte).then(|| byte - b'0');
+        let code = match text.to_ascii_lowercase().as_bytes() {
+            b"ef" => Some(46),
+            b"va" => Some(44),
+            // Class selectors (RFC 2474 section 4.2.2), assured forwarding (RFC 2597 section 6).
+            [b'c', b's', class] => digit(*class, b'0', b'7').map(|class| class << 3),
+            [b'a', b'f', class, drop] => digit(*class, b'1', b'4')
+                .zip(digit(*drop, b'1', b'3'))
+                .map(|(class, drop)| class << 3 | drop << 1),
+            _ => text.parse().ok().filter(|code| *code < 64),
+        };
+        code.map(Dscp).ok_or_else(|| {
+            format!("`{text}` is no DSCP; write ef, va, cs0 to cs7, af11 to af43 or a number from 0 to 63")
+        })
+    }
 }
 
 /// `sip.store` and `pap.store`.

@@ -57,6 +57,7 @@ fn minimal() -> Sip {
         limits: SipLimits::default(),
         observe: Observe::default(),
         media: Media::default(),
+        calls: Calls::default(),
     }
 }
 
@@ -145,7 +146,11 @@ pub fn is_the_sample(sample: &Sip) {
         },
         media: Media {
             inside: Some(vec!["192.168.0.0/16".parse().unwrap()]),
+            dscp: Some(46),
             ..Media::default()
+        },
+        calls: Calls {
+            records: LogTarget::File("/var/log/sipnat/calls.jsonl".into()),
         },
         ..minimal()
     };
@@ -214,6 +219,9 @@ fn everything_can_be_said() {
         reserve = 0
         max_streams = 1
         inside = ["192.168.1.0/24", "192.168.2.0/24"]
+        dscp = 34
+        [sip.calls]
+        records = "syslog"
     "#);
     assert_eq!(config.store, None);
     assert_eq!(
@@ -267,8 +275,10 @@ fn everything_can_be_said() {
                 .map(|text| text.parse().unwrap())
                 .to_vec(),
         ),
+        dscp: Some(34),
     };
     assert_eq!(config.media, media);
+    assert_eq!(config.calls.records, LogTarget::Syslog);
 }
 
 /// What is inside of the NAT: what is said, what the NAT says, private addresses; nothing without one.
@@ -400,6 +410,9 @@ const BEHIND_MINIMAL: &[Wrong] = &[
     ("[sip.media]\nmax_streams = 0", Some((9, 15)), "0 m= lines", "1 to 256"),
     ("[sip.media]\ninside = [\"10.0.0.1\", \"10.0.0.0/8\"]", Some((9, 23)), "overlaps", "the wider one"),
     ("[sip.media]\ninside = [\"10.0.0.0/33\"]", Some((9, 11)), "", "192.0.2.0/24"),
+    ("[sip.media]\ndscp = 64", Some((9, 8)), "`64` is no DSCP", "0 to 63"),
+    ("[sip.media]\ndscp = \"af14\"", Some((9, 8)), "`af14` is no DSCP", "af43"),
+    ("[sip.calls]\nrecords = \"calls.jsonl\"", Some((9, 11)), "no target for records", "an absolute path"),
     ("[sip.store]", Some((8, 1)), "", ""),
     ("[[forward]]\nprotocol = \"udp\"\nexternal = \"80\"\ninside = \"10.0.0.1:80\"", Some((8, 1)), "a forward needs a NAT", "[nat]"),
 ];

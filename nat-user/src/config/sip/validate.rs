@@ -5,8 +5,8 @@ use std::{net::IpAddr, ops::Range, path::PathBuf, time::Duration};
 use toml::Spanned;
 
 use super::{
-    Auth, Callers, DigestAlgorithm, Domain, ListenAddress, Listener, Media, Observe, Paths, Proxy, Registrar, Role,
-    Route, Sip, SipLimits, StaticContact, Tls, check, defaults, raw, uri::Uri,
+    Auth, Callers, Calls, DigestAlgorithm, Domain, ListenAddress, Listener, Media, Observe, Paths, Proxy, Registrar,
+    Role, Route, Sip, SipLimits, StaticContact, Tls, check, defaults, raw, uri::Uri,
 };
 use crate::config::{
     Prefix,
@@ -51,6 +51,9 @@ pub fn sip(mut raw: raw::Sip) -> Result<Sip, Fault> {
         limits: limits(raw.limits)?,
         observe: observe(raw.observe)?,
         media: media(raw.media)?,
+        calls: Calls {
+            records: raw.calls.records.map(|target| target.0).unwrap_or_default(),
+        },
     };
     check::sip(&sip, &places)?;
     Ok(sip)
@@ -733,5 +736,6 @@ fn media(raw: raw::Media) -> Result<Media, Fault> {
             "m= lines",
         )?,
         inside: inside.transpose()?,
+        dscp: raw.dscp.map(|dscp| dscp.0.0),
     })
 }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::{Left, Lie, Passed, Passing, Refusal, Why};
 use crate::{
     media::{
-        command::{Carrier, Command, Expect, Leg, Pinhole, Ports, Relay, Side, Want},
+        command::{Carrier, Command, Expect, Leg, Pinhole, Ports, Relay, RelayId, Side, Want},
         end::{End, Reach, is_unusable},
         policy::{Plan, Policy},
         sdp::{Address, Endpoint, Media, Proto, Sdp, Unreadable, edit::Told},
@@ -207,6 +207,20 @@ impl Table {
     pub fn close(&mut self, out: &mut Vec<Command>) {
         let all: SmallVec<[Id; 4]> = self.streams.iter().map(|(id, _)| id).collect();
         for id in all {
+            self.remove(id, out);
+        }
+    }
+
+    /// Ends the streams of these relays.
+    pub fn lose(&mut self, relays: &[RelayId], out: &mut Vec<Command>) {
+        let lost = |stream: &Stream| matches!(&stream.way, Way::Relay(relay) if relays.contains(&relay.id));
+        let ids: SmallVec<[Id; 4]> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| lost(stream))
+            .map(|(id, _)| id)
+            .collect();
+        for id in ids {
             self.remove(id, out);
         }
     }

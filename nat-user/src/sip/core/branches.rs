@@ -4,7 +4,7 @@ use std::{collections::VecDeque, net::IpAddr};
 
 use bytes::Bytes;
 
-use super::{Core, Id, queries::Waiting, seam::Registry};
+use super::{Core, Id, calls, queries::Waiting, seam::Registry};
 use crate::{
     config::sip::Fork,
     sip::{
@@ -498,7 +498,10 @@ impl<R: Registry> Core<R> {
                     self.dialogs
                         .within(dialog, &server.request, came, code, paths, timers, now);
                 }
-                _ if code >= 300 => self.dialogs.refused(dialog, &mut self.paths, now),
+                _ if code >= 300 => {
+                    let end = calls::end_of_refused(code, came.is_some(), context.cancelled);
+                    self.dialogs.refused(dialog, end, &mut self.paths, now);
+                }
                 _ => {}
             }
         }

@@ -4,9 +4,10 @@ use super::{Core, Id, seam::Registry};
 use crate::{
     config::sip::RecordRoute,
     sip::{
-        dialog::{self, Beginning, Leg},
+        dialog::{self, Beginning, End, Leg},
         flow::Flow,
         message::{Edits, HeaderName, Message, Method, NameAddr},
+        metrics::CallEnd,
         proxy::{Way, nat},
         redirect,
         time::Time,
@@ -86,6 +87,7 @@ impl<R: Registry> Core<R> {
             .answered(dialog, message, leg, &mut self.paths, &mut self.timers, now);
         // Without Record-Route nothing of the dialog comes by here any more.
         if message.code().is_some_and(|code| code >= 200) && self.config.proxy.record_route == RecordRoute::Never {
+            self.dialogs.because(dialog, End::of(CallEnd::Left));
             self.dialogs.end(dialog, &mut self.paths, now);
         }
         edits

@@ -14,8 +14,9 @@ use crate::{
     media::command::{RelayId, Side},
     sip::{
         command::Command,
-        dialog::{Leg, State},
+        dialog::{End, Leg, State},
         message::{Message, Method},
+        metrics::CallEnd,
         proxy::{Target, routing},
         time::Time,
     },
@@ -51,13 +52,14 @@ impl<R: Registry> Core<R> {
                 }
             }
         }
-        self.calls_end();
+        self.calls_end(now);
         self.note_changes(now);
         unknown.into_iter().collect()
     }
 
     /// Sends a BYE to both sides of a call. It ends with the first answer, or when there is none in time.
     fn hang_up(&mut self, id: Id, now: Time, out: &mut Vec<Command>) {
+        self.dialogs.because(id, End::of(CallEnd::MediaTimeout));
         let Some(dialog) = self.dialogs.get(id) else { return };
         tracing::info!(
             call_id = %String::from_utf8_lossy(&dialog.call_id),

@@ -5,15 +5,17 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Core, Id, seam::Registry};
+use super::{Core, Id, calls, seam::Registry};
 use crate::{
     config::sip::{RecordRoute, Sip},
     media::{
-        command::{DataPath, RelayId, Side},
+        command::{self, DataPath, RelayId, Side},
         end::Reach,
+        mos::Codec,
         policy::Policy,
         session::{Passing, Refusal, Session},
     },
+    records::StreamRecord,
     sip::{
         command::{Command, Destination},
         flow::Flow,
@@ -32,6 +34,8 @@ use crate::{
 const WITHIN: u32 = u32::MAX;
 /// Callees of one call, by their tags.
 const MAX_CALLEES: usize = 64;
+/// Streams of one call that are remembered after they have ended.
+const MAX_ENDED: usize = 64;
 /// When a call for which no port is left may be tried again.
 const RETRY_AFTER: &[u8] = b"Retry-After: 10\r\n";
 
@@ -41,6 +45,8 @@ pub(super) struct Media {
     policy: Policy,
     path: Box<dyn DataPath>,
     calls: FxHashMap<Id, Call>,
+    /// Streams that have ended within their calls.
+    ended: FxHashMap<Id, Vec<StreamRecord>>,
     left: BTreeMap<&'static str, u64>,
 }
 
@@ -83,6 +89,7 @@ impl<R: Registry> Core<R> {
             policy,
             path,
             calls: FxHashMap::default(),
+            ended: FxHashMap::default(),
             left: BTreeMap::new(),
         };
         for (id, record) in self.kept.wake() {
@@ -94,7 +101,7 @@ impl<R: Registry> Core<R> {
             }
         }
         self.media = Some(media);
-        self.calls_end();
+        self.calls_end(now);
         self.note_changes(now);
     }
 
@@ -244,8 +251,11 @@ impl<R: Registry> Core<R> {
     }
 
     /// Dialogs have ended, and their media with them.
-    pub(super) fn calls_end(&mut self) {
+    pub(super) fn calls_end(&mut self, now: Time) {
         for ended in self.dialogs.ended() {
+            if let Some(call) = ended.call {
+                self.call_over(ended.id, call, now);
+            }
             if let Some(media) = &mut self.media {
                 media.end(ended.id, None);
             }
@@ -284,9 +294,13 @@ impl Media {
         };
         let mut commands = Vec::new();
         let passed = call.session.passes(&passing, &mut *self.path, edits, &mut commands);
-        commands.into_iter().for_each(|command| self.path.run(command));
-        for left in passed?.left {
+        self.run(dialog, commands);
+        let passed = passed?;
+        for left in passed.left {
             *self.left.entry(left.name()).or_default() += 1;
+        }
+        if passed.anchored != 0 {
+            self.name_codecs(dialog);
         }
         Ok(())
     }
@@ -352,9 +366,76 @@ impl Media {
                 if let Some(mut call) = self.calls.remove(&dialog) {
                     call.session.end(&mut commands);
                 }
+                self.ended.remove(&dialog);
+                return commands.into_iter().for_each(|command| self.path.run(command));
             }
         }
-        commands.into_iter().for_each(|command| self.path.run(command));
+        self.run(dialog, commands);
+    }
+
+    /// Has the data path do things for a call that goes on. What was seen of streams that end is kept.
+    fn run(&mut self, dialog: Id, commands: Vec<command::Command>) {
+        for command in commands {
+            if let command::Command::CloseRelay(relay) = command
+                && let Some(stream) = calls::ended(relay, &*self.path)
+            {
+                let ended = self.ended.entry(dialog).or_default();
+                if ended.len() < MAX_ENDED {
+                    ended.push(stream);
+                }
+            }
+            self.path.run(command);
+        }
+    }
+
+    /// Tells the data path what the streams of a call carry.
+    fn name_codecs(&mut self, dialog: Id) {
+        let streams = self
+            .calls
+            .get(&dialog)
+            .into_iter()
+            .flat_map(|call| call.session.streams());
+        for stream in streams {
+            if let Some(relay) = stream.relay {
+                self.path
+                    .carries(relay.id, Codec::named(stream.codec, stream.expect.clock));
+            }
+        }
+    }
+
+    /// The streams of a call, those that have ended last.
+    pub(super) fn streams(&self, dialog: Id) -> Vec<StreamRecord> {
+        let streams = self
+            .calls
+            .get(&dialog)
+            .into_iter()
+            .flat_map(|call| call.session.streams());
+        let running = streams.map(|stream| calls::running(&stream, &*self.path));
+        let ended = self.ended.get(&dialog).into_iter().flatten().cloned();
+        running.chain(ended).collect()
+    }
+
+    /// Ends the streams of these relays; by their calls.
+    pub(super) fn strand(&mut self, relays: &[RelayId]) -> Vec<(Id, Vec<RelayId>)> {
+        let mut stranded = Vec::new();
+        let calls = self.calls.iter_mut();
+        let of_calls: Vec<_> = calls
+            .map(|(id, call)| {
+                let mut commands = Vec::new();
+                call.session.lose(relays, &mut commands);
+                (*id, commands)
+            })
+            .filter(|(_, commands)| !commands.is_empty())
+            .collect();
+        for (id, commands) in of_calls {
+            let closed = commands.iter().filter_map(|command| match command {
+                command::Command::CloseRelay(relay) => Some(*relay),
+                _ => None,
+            });
+            stranded.push((id, closed.collect()));
+            self.run(id, commands);
+        }
+        stranded
     }
 }
 

@@ -3,6 +3,7 @@
 mod calls;
 mod connections;
 mod dialogs;
+mod ended;
 mod forks;
 mod kept;
 mod loss;

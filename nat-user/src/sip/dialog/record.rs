@@ -2,7 +2,10 @@
 
 use smallvec::SmallVec;
 
-use crate::sip::{flow::Flow, location::ContactId, path::PathId, time::Time, timers::Alarm};
+use crate::{
+    media::command::Side,
+    sip::{flow::Flow, location::ContactId, metrics::CallEnd, path::PathId, time::Time, timers::Alarm},
+};
 
 /// What the dialog is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,9 +49,32 @@ pub struct Dialog {
     pub alarm: Alarm,
     /// What it is called in the store: no other dialog has this number, also after a restart.
     pub number: u64,
+    /// Why it ends, once that is known.
+    pub end: Option<End>,
     pub(super) key: u64,
     /// It has changed since it was last given to the store.
     pub(super) unsaved: bool,
+}
+
+/// Why a dialog ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    pub why: CallEnd,
+    /// Who has ended it; `None`: this server, or nobody.
+    pub by: Option<Side>,
+    /// The final response, if one has ended it.
+    pub code: Option<u16>,
+}
+
+impl End {
+    /// It ends for this reason, by itself.
+    pub fn of(why: CallEnd) -> End {
+        End {
+            why,
+            by: None,
+            code: None,
+        }
+    }
 }
 
 /// Somebody who has answered.

@@ -138,6 +138,7 @@ impl Dialogs {
             session: call.session,
             alarm: Default::default(),
             number,
+            end: None,
             key,
             unsaved: false,
         };

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use crate::{
-    records::{BanRecord, DialogRecord, PathRecord, RegistrationRecord, Time as Moment, TransactionRecord},
+    media::command::Side,
+    records::{BanRecord, CallRecord, DialogRecord, PathRecord, RegistrationRecord, Time as Moment, TransactionRecord},
     sip::{
+        calls::Over,
         command::Destination,
         core::{
             desk::{client_label, server_label},
@@ -101,14 +103,54 @@ pub fn dialog(dialog: &Dialog, now: Time) -> DialogRecord {
         .into(),
         started: Moment::from_millis(dialog.started.0),
         duration_s: now.since(dialog.established.unwrap_or(dialog.started)).as_secs(),
-        caller: dialog.caller.is_device.then(|| dialog.caller.flow.to_string()),
-        callee: dialog
-            .callees
-            .iter()
-            .find(|callee| callee.leg.is_device)
-            .map(|callee| callee.leg.flow.to_string()),
+        caller: caller_flow(dialog),
+        callee: callee_flow(dialog),
         session_expires_s: (deadline != Time::MAX).then(|| deadline.since(now).as_secs()),
+        media: None,
     }
+}
+
+/// A call that has ended.
+pub fn call(over: Over) -> CallRecord {
+    let Over {
+        dialog,
+        end,
+        media,
+        ended,
+    } = over;
+    let aor = |aor: &Option<Box<str>>| aor.as_deref().map(ToOwned::to_owned);
+    CallRecord {
+        call_id: text(&dialog.call_id),
+        from: user_at(&dialog.from),
+        to: user_at(&dialog.to),
+        caller_aor: aor(&dialog.caller_aor),
+        callee_aor: aor(&dialog.callee_aor),
+        began: Moment::from_millis(dialog.started.0),
+        answered: dialog.established.map(|time| Moment::from_millis(time.0)),
+        ended: Moment::from_millis(ended.0),
+        duration_ms: dialog.established.map_or(0, |answered| millis(answered, ended)),
+        caller: caller_flow(&dialog),
+        callee: callee_flow(&dialog),
+        reason: end.why.name().into(),
+        by: end.by.map(|side| {
+            match side {
+                Side::Caller => "caller",
+                Side::Callee => "callee",
+            }
+            .into()
+        }),
+        code: end.code,
+        media,
+    }
+}
+
+fn caller_flow(dialog: &Dialog) -> Option<String> {
+    dialog.caller.is_device.then(|| dialog.caller.flow.to_string())
+}
+
+fn callee_flow(dialog: &Dialog) -> Option<String> {
+    let callee = dialog.callees.iter().find(|callee| callee.leg.is_device);
+    callee.map(|callee| callee.leg.flow.to_string())
 }
 
 /// A server transaction.

@@ -146,6 +146,7 @@ pub(crate) mod tests {
             },
             observe: config::sip::Observe::default(),
             media: config::sip::Media::default(),
+            calls: config::sip::Calls::default(),
         }
     }
 

@@ -6,14 +6,18 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::*;
-use crate::media::{
-    command::{
-        Carrier, Command as Media, DataPath, Exhausted, Expect, Leg, Pinhole, PinholeId, Ports, Relay, RelayId, Side,
-        Want,
+use super::{ended::Book, *};
+use crate::{
+    media::{
+        command::{
+            Carrier, Command as Media, DataPath, Exhausted, Expect, Leg, Pinhole, PinholeId, Ports, Relay, RelayId,
+            Side, Want,
+        },
+        mos::Codec,
+        policy::Policy,
+        sdp::Endpoint,
     },
-    policy::Policy,
-    sdp::Endpoint,
+    records::RelayRecord,
 };
 
 /// The caller and the phone are behind NATs of others.
@@ -31,6 +35,8 @@ pub(super) struct Places {
     pub open: BTreeSet<RelayId>,
     /// Those that are on hold.
     pub held: BTreeSet<RelayId>,
+    /// What relays carry.
+    carried: Vec<(RelayId, Codec)>,
 }
 
 #[derive(Clone, Debug)]
@@ -104,6 +110,27 @@ impl DataPath for Path {
     fn adopt_pinhole(&mut self, _: &Pinhole, _: Endpoint, _: Carrier) -> bool {
         true
     }
+
+    fn carries(&mut self, relay: RelayId, codec: Codec) {
+        self.0.lock().unwrap().carried.push((relay, codec));
+    }
+
+    /// Two legs with packets, until they are closed.
+    fn legs(&self, relay: RelayId) -> Vec<RelayRecord> {
+        let closed = self.0.lock().unwrap().commands.contains(&Media::CloseRelay(relay));
+        let sides = if closed { 0..0 } else { 0..2 };
+        sides.map(|side| leg(relay, side)).collect()
+    }
+}
+
+fn leg(relay: RelayId, side: u8) -> RelayRecord {
+    let record = serde_json::json!({
+        "call": relay.0, "stream": 0, "side": side, "rtcp": false, "leg": side, "partner": 1 - side,
+        "external": null, "peer": "134.56.1.1:4000", "fallback": null, "hold": false, "created_s": 5, "latched_s": 4,
+        "idle_s": 0, "packets": 100, "bytes": 20000, "ssrc": 1, "ssrc_changes": 0, "lost": 1, "late": 0,
+        "jitter_us": 300, "round_trip_us": null, "moves": 0, "refused": {}, "codec": "G.711", "mos": 4.25,
+    });
+    serde_json::from_value(record).unwrap()
 }
 
 pub(super) fn world(contacts: Vec<Found>) -> (World, Path) {
@@ -322,4 +349,64 @@ fn another_policy_is_for_calls_to_come() {
     let offer = audio("10.0.0.9", 4000);
     let out = world.receive(udp(CALLER), &with(&invite().text(), &offer));
     assert_eq!(body(&out[1]), offer);
+}
+
+/// Sets a call up whose media is relayed; the 200 as the caller gets it.
+fn relayed(world: &mut World) -> Sent {
+    let out = world.receive(udp(CALLER), &with(&invite().text(), &audio("10.0.0.9", 4000)));
+    let answer = with(&reply(&out[1], 200, "phone", CONTACT), &audio("192.168.1.10", 5000));
+    world.receive(udp(PHONE), &answer).remove(0)
+}
+
+fn hang_up(world: &mut World, ok: &Sent) {
+    let bye = world.receive(udp(CALLER), &within("BYE", ok));
+    world.receive(udp(PHONE), &reply(&bye[0], 200, "phone", ""));
+}
+
+#[test]
+fn a_record_has_the_last_figures_of_each_leg() {
+    let (mut world, path) = world(phone());
+    let book = Book::kept(&mut world.core);
+    let ok = relayed(&mut world);
+    let relay = RelayId(20002);
+    assert!(path.0.lock().unwrap().carried.contains(&(relay, Codec::G711)));
+    hang_up(&mut world, &ok);
+    let record = book.read().remove(0);
+    let [stream] = &record.media[..] else {
+        panic!("{record:?}")
+    };
+    assert_eq!(
+        (stream.relay, &*stream.codec, stream.ended),
+        (Some(20002), "PCMA", false)
+    );
+    assert_eq!(
+        [stream.caller, stream.callee].map(|at| at.unwrap().to_string()),
+        ["10.0.0.9:4000", "192.168.1.10:5000"]
+    );
+    assert_eq!(stream.legs, [leg(relay, 0), leg(relay, 1)]);
+}
+
+/// The router gets another address in the middle of a call: the relay on the old one ends, and an offer gets another one.
+#[test]
+fn relays_on_an_address_that_is_gone() {
+    let (mut world, path) = world(phone());
+    let book = Book::kept(&mut world.core);
+    let ok = relayed(&mut world);
+    let (relay, foreign) = (RelayId(20002), RelayId(7));
+    path.commands();
+    assert_eq!(world.core.media_stranded(&[relay, foreign]), [foreign]);
+    assert_eq!(path.commands(), [Media::CloseRelay(relay)]);
+    assert_eq!(world.core.metrics.streams_lost, 1);
+    let (dialog, _) = world.core.dialogs().iter().next().unwrap();
+    let streams = world.core.streams_of(dialog);
+    assert_eq!((streams.len(), streams[0].ended, streams[0].legs.len()), (1, true, 2));
+    let out = world.receive(udp(CALLER), &with(&within("INVITE", &ok), &audio("10.0.0.9", 4000)));
+    assert_eq!(body(&out[1]), ours(20008), "another relay");
+    hang_up(&mut world, &ok);
+    let record = book.read().remove(0);
+    assert_eq!(
+        (&*record.reason, record.by.as_deref()),
+        ("address_changed", Some("caller"))
+    );
+    assert_eq!(record.media.iter().filter(|stream| stream.ended).count(), 1);
 }
