@@ -57,11 +57,14 @@ impl Batch {
     }
 }
 
+/// The number of a call and its record, as [`sip::core::kept`](crate::sip::core::kept) makes it.
+pub type CallRecord = (u64, Vec<u8>);
+
 /// What has happened to calls (see [`sip::core::kept`](crate::sip::core::kept)).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallChanges {
     /// Calls that are new or have changed: their numbers and records.
-    pub calls: Vec<(u64, Vec<u8>)>,
+    pub calls: Vec<CallRecord>,
     /// Those that have ended.
     pub gone: Vec<u64>,
 }

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     config::sip::{ListenAddress, Sip},
-    store::{Batch, CallChanges, Kind, Store, Writer, redb::NO_LISTENER},
+    store::{Batch, CallChanges, CallRecord, Kind, Store, Writer, redb::NO_LISTENER},
 };
 
 /// How long a change waits for being written, so that many go together.
@@ -116,7 +116,7 @@ impl Directory {
         mut store: impl Store + 'static,
         paths: &mut Paths,
         now: Time,
-    ) -> anyhow::Result<(usize, Vec<(u64, Vec<u8>)>)> {
+    ) -> anyhow::Result<(usize, Vec<CallRecord>)> {
         let (location, edge) = (&mut self.location, &mut self.edge);
         let mut damaged = 0;
         store.load(&mut |loaded| {

@@ -110,7 +110,7 @@ impl<R: Registry> Core<R> {
     fn towards(&self, leg: &Leg, now: Time) -> Target {
         let on_flow = leg.is_device && (leg.routes.is_empty() || leg.behind_nat || leg.flow.transport.reliable());
         let registered = leg.contact.and_then(|contact| self.registry.flow_of(contact, now));
-        let flow = Some(registered.unwrap_or(leg.flow)).filter(|_| on_flow);
+        let flow = on_flow.then(|| registered.unwrap_or(leg.flow));
         let target = flow.and_then(|flow| self.on_flow(flow).ok());
         target.unwrap_or_else(|| Target::by_uri(None))
     }
