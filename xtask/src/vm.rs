@@ -43,6 +43,7 @@ const TESTS: [(&str, &[&str]); 2] = [
             "links::generic_mode",
             "links::what_is_not_ipv4",
             "life::an_upgrade",
+            "stages::",
         ],
     ),
     ("nat_basic", &[]),

@@ -25,7 +25,7 @@ use super::{
     links::{self, Wanted},
     object,
     pins::Pins,
-    stages::{self, Stages},
+    stages::{self, Late, Stages},
     tables::UserTables,
 };
 use crate::{config::Prefix, preflight::Mode};
@@ -61,7 +61,8 @@ impl Kernel {
     /// If pins of other sizes are there, or the kernel refuses a map or program.
     pub fn open(pins: Pins, capacity: Capacity) -> Result<Self> {
         let mut ebpf = object::open(&capacity, Some(&pins.dir()))?;
-        for program in object::PROGRAMS {
+        // The second stage's is large, and most routers never need it.
+        for program in object::PROGRAMS.into_iter().filter(|program| *program != object::LATE) {
             object::load(&mut ebpf, program)?;
         }
         object::connect(&mut ebpf)?;
@@ -166,13 +167,15 @@ impl Kernel {
         let numbers = numbered(&old_interfaces(&mut ebpf)?, &with.interfaces);
         // Until the keys lead to it, a number that is new means nothing to packets.
         let late = match staged_from {
-            Some(_) => stages::devices(&with.interfaces),
-            None => BTreeSet::new(),
+            Some(_) => Some(Late {
+                program: object::loaded(&mut ebpf, object::LATE)?,
+                devices: stages::devices(&with.interfaces),
+            }),
+            None => None,
         };
-        let program = object::program(&mut ebpf, object::LATE)?.fd()?.try_clone()?;
         let mut map: DevMap<&mut MapData> = map_mut(&mut ebpf, "DEVICES")?.try_into()?;
         let entries: Vec<(u32, u32)> = numbers.iter().map(|(number, i)| (*number, i.device)).collect();
-        let change = self.stages.change(&self.tables, &mut map, &entries, &program, &late)?;
+        let change = self.stages.change(&self.tables, &mut map, &entries, late.as_ref())?;
         let mut interfaces: Array<&mut MapData, Interface> = typed(&mut ebpf, "INTERFACES")?;
         let mut keys = BTreeMap::new();
         for (number, interface) in &numbers {

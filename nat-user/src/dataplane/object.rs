@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{MapData, ProgramArray},
-    programs::{Program, Xdp},
+    programs::{Program, ProgramFd, Xdp},
 };
 use nat_common::{
     flow::Side,
@@ -141,6 +141,14 @@ pub fn load<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
         .load()
         .with_context(|| format!("the kernel's verifier refused {name}"))?;
     Ok(program)
+}
+
+/// Loads one program into the kernel if it is not loaded yet.
+pub fn loaded(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
+    if program(ebpf, name)?.fd().is_err() {
+        load(ebpf, name)?;
+    }
+    Ok(program(ebpf, name)?.fd()?.try_clone()?)
 }
 
 /// Tells the program of trunks the programs of the sides, which are loaded.

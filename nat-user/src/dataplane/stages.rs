@@ -48,7 +48,7 @@ impl Stages {
         stage(tables, wanted);
     }
 
-    /// Brings the device map up to date: these are its entries, number and device, and those of `late` get the program. Nothing
+    /// Brings the device map up to date: these are its entries, number and device, and those of `late` get its program. Nothing
     /// is staged from now until [`Change::finish`] if that changes which devices have it.
     ///
     /// # Errors
@@ -58,22 +58,25 @@ impl Stages {
         tables: &UserTables,
         map: &mut DevMap<&mut MapData>,
         wanted: &[(u32, u32)],
-        program: &ProgramFd,
-        late: &BTreeSet<u32>,
+        late: Option<&Late>,
     ) -> Result<Change<'_>> {
         let mut allowed = self.lock();
         let old: BTreeSet<u32> = entries(map)
             .filter(|entry| entry.program)
             .map(|entry| entry.device)
             .collect();
-        let differs = old != *late;
+        let differs = old
+            .iter()
+            .copied()
+            .ne(late.iter().flat_map(|late| late.devices.iter().copied()));
         if differs {
             *allowed = None;
             stage(tables, false);
             settle();
         }
+        let program = |device| Some(&late.filter(|late| late.devices.contains(&device))?.program);
         let set = |map: &mut DevMap<&mut MapData>, number, device| {
-            map.set(number, device, late.contains(&device).then_some(program), 0)
+            map.set(number, device, program(device), 0)
                 .with_context(|| format!("cannot redirect to the device with index {device}"))
         };
         wanted
@@ -81,7 +84,7 @@ impl Stages {
             .try_for_each(|(number, device)| set(map, *number, *device))?;
         // Packets may still remember the others.
         let wrong: Vec<Entry> = entries(map)
-            .filter(|entry| entry.program != late.contains(&entry.device))
+            .filter(|entry| entry.program != program(entry.device).is_some())
             .collect();
         wrong
             .iter()
@@ -92,6 +95,14 @@ impl Stages {
     fn lock(&self) -> MutexGuard<'_, Option<u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The second stage's program, and the devices that it is to be on: see [`devices`].
+pub struct Late {
+    /// Loaded.
+    pub program: ProgramFd,
+    /// By index.
+    pub devices: BTreeSet<u32>,
 }
 
 /// The device map is up to date, but frames may be queued by what it was. Nothing begins to be staged while this lives.
