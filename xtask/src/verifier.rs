@@ -41,7 +41,7 @@ mod check {
         ("bench_bare", 420),
         ("bench_media_generate", 320),
         ("bench_media_restore", 320),
-        ("bench_media_sink", 200),
+        ("bench_media_sink", 270),
     ];
 
     /// Loads all programs, prints what they took, and fails if one of them takes more than its budget.
