@@ -244,7 +244,7 @@ const WRONG_VALUES: &[Wrong] = &[
     ("[metrics]\nlisten = \"0.0.0.0:9473\"", Some((5, 10)), "not loopback", "allow_remote"),
     ("[pap]\nmin_lifetime = \"2h\"\nmax_lifetime = \"1h\"", Some((6, 16)), "pap.max_lifetime 1h is below", "raise it"),
     ("[pap]\nstore = \"x\"", Some((5, 9)), "no file to keep things in", "absolute path"),
-    ("[pap]\nmappings_per_host = 0", Some((5, 21)), "pap.mappings_per_host", "mappings"),
+    ("[pap]\nmappings_per_host = 0", Some((5, 21)), "pap.mappings_per_host", "1 to 65535"),
     ("[metrics]\nlisten = \"localhost\"", Some((5, 10)), "no address with a port", "127.0.0.1:9473"),
     ("[daemon]\nsocket = \"sipnat.sock\"", Some((5, 10)), "where the daemon is started", "absolute path"),
     ("[daemon]\nlog = \"sip=nat=loud\"", Some((5, 7)), "no log filter", "info"),

@@ -137,7 +137,7 @@ pub fn read(bytes: &[u8], source: Ipv4Addr) -> Result<Request<'_>, Unread> {
     if bytes.len() < HEADER {
         return Err(Silence);
     }
-    if bytes.len() > MAX_LEN || bytes.len() % 4 != 0 {
+    if bytes.len() > MAX_LEN || !bytes.len().is_multiple_of(4) {
         return Err(Answer(Code::MalformedRequest));
     }
     let own = match opcode {
@@ -353,7 +353,7 @@ pub fn update(map: &Map, external: Option<(Ipv4Addr, u16)>, lifetime: u32, epoch
 /// What the fuzzer runs: any bytes from the host 192.168.1.10.
 pub fn target(bytes: &[u8]) {
     let valid = |answer: &[u8]| {
-        assert!(answer.len() >= HEADER && answer.len() <= MAX_LEN && answer.len() % 4 == 0);
+        assert!(answer.len() >= HEADER && answer.len() <= MAX_LEN && answer.len().is_multiple_of(4));
         assert!(answer[0] == VERSION && answer[1] & RESPONSE != 0);
     };
     match read(bytes, Ipv4Addr::new(192, 168, 1, 10)) {

@@ -128,6 +128,10 @@ impl Service for MemoryService {
         })
     }
 
+    fn relay_totals(&self) -> Result<RelayTotals, ServiceError> {
+        Ok(RelayTotals::default())
+    }
+
     fn bindings(
         &self,
         filter: &BindingFilter,

@@ -133,7 +133,7 @@ impl Run {
 #[test]
 fn nothing_is_left_over_and_nothing_is_missing() {
     let variable = |name: &str, default: u64| env::var(name).map_or(default, |text| text.parse().unwrap());
-    let seed = variable("SIPNAT_CHAOS_SEED", u64::from(std::process::id()) * 0x9e37_79b9 | 1);
+    let seed = variable("SIPNAT_CHAOS_SEED", (u64::from(std::process::id()) * 0x9e37_79b9) | 1);
     let seconds = variable("SIPNAT_CHAOS_SECONDS", 40);
     println!("SIPNAT_CHAOS_SEED={seed} SIPNAT_CHAOS_SECONDS={seconds}");
     let mut run = Run {

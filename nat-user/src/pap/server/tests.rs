@@ -149,7 +149,7 @@ impl Bench {
         let bytes = message.bytes();
         let answer = self.raw(&bytes, message.from).expect("an answer");
         assert_eq!(answer[..2], [2, bytes[1] | 0x80]);
-        assert!(answer.len() % 4 == 0);
+        assert!(answer.len().is_multiple_of(4));
         let word = |at: usize| u32::from_be_bytes(answer[at..at + 4].try_into().unwrap());
         let body = answer.len() >= HEADER + 36;
         if body {

@@ -30,7 +30,7 @@ fn mapping(port: u16) -> (Key, Mapping) {
     };
     let mapping = Mapping {
         external: format!("203.0.113.1:{port}").parse().unwrap(),
-        nonce: (port % 2 == 0).then_some(*b"nonce of one"),
+        nonce: port.is_multiple_of(2).then_some(*b"nonce of one"),
         expires: 1_800_000_000 + u64::from(port),
         client: "192.168.1.10:4000".parse().unwrap(),
         description: format!("number {port}"),

@@ -481,12 +481,23 @@ fn redirects() {
     assert_eq!(out[0].values(HeaderName::Contact), ["<sip:user@134.56.1.1:5070>"]);
     let nobody = Ask {
         uri: "sip:nobody@net.com",
+        via: "SIP/2.0/UDP 134.56.9.9:5060;branch=z9hG4bKnobody",
         ..Ask::default()
     };
     assert_eq!(
         answer(&world.receive(udp(CALLER), &nobody.text())),
         "SIP/2.0 404 Not Found"
     );
+    // The transaction of the redirected call waits for its ACK.
+    let to = String::from_utf8_lossy(out[0].message.value(HeaderName::To).unwrap()).into_owned();
+    let ack = Ask {
+        method: "ACK",
+        to: &to,
+        more: "",
+        ..Ask::default()
+    };
+    assert!(world.receive(udp(CALLER), &ack.text()).is_empty());
+    world.pass(Duration::from_secs(5)); // timer I
     world.assert_idle();
 }
 
