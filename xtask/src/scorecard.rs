@@ -6,16 +6,15 @@ pub mod results;
 pub mod suites;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use tests::router::NAT_VARIABLE;
 use tests::sip::under_test::SIP_VARIABLE;
-use tests::sipnat::BINARY_VARIABLE;
 
 use crate::build;
-use crate::run::{TestTarget, binary, root};
+use crate::run::{TestTarget, root};
 use report::Column;
 use requirements::{Requirement, media, nat, sip, torture};
 use results::Results;
@@ -98,13 +97,7 @@ impl Scorecard {
 /// Runs the requirement tests against each of those who are compared and writes the tables; sipnat is built first unless `SIPNAT_BIN` names a binary.
 /// A requirement that sipnat fails is an error, after the tables have been written.
 pub fn run() -> Result<()> {
-    let sipnat: PathBuf = match std::env::var_os(BINARY_VARIABLE) {
-        Some(path) => std::path::absolute(path)?,
-        None => {
-            build::run()?;
-            binary()
-        }
-    };
+    let sipnat = build::under_test()?;
     let mut built = Vec::new();
     for scorecard in &SCORECARDS {
         let suites: Vec<Built> = scorecard

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::path::PathBuf;
 
-use ::tests::sipnat::BINARY_VARIABLE;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::build;
-use crate::run::{TestTarget, binary, root};
+use crate::run::{TestTarget, root};
 use crate::scorecard::results::Results;
 use crate::scorecard::suites::{Built, Suite};
 
@@ -37,13 +35,7 @@ const HEAD: &str = "# Attacks on the media of calls\n\n\
 
 /// Runs the attacks and writes the table; sipnat is built first unless `SIPNAT_BIN` names a binary. If a test fails, nothing is written.
 pub fn run() -> Result<()> {
-    let sipnat: PathBuf = match std::env::var_os(BINARY_VARIABLE) {
-        Some(path) => std::path::absolute(path)?,
-        None => {
-            build::run()?;
-            binary()
-        }
-    };
+    let sipnat = build::under_test()?;
     let built = Built::new(Suite {
         target: TestTarget::Tests("sip"),
         whole: false,

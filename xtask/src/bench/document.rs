@@ -2,12 +2,29 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+
+use super::report::Report;
+use crate::run::root;
 
 /// What the document begins with; what is written by hand there goes away with the next run.
 const HEAD: &str = "# Performance\n\nEach section of this file is written by the command that it names; nothing is written by hand. All \
                     figures of a section come from one run on one machine: read them as ratios.\n";
+
+/// Prints the goals and how long it took, and writes the section: into the document after a `whole` run, or to `output`.
+pub fn finish(report: &Report, name: &str, start: Instant, whole: bool, output: Option<&Path>) -> Result<()> {
+    let summary = report.summary();
+    println!("\n{}\n\n{}", summary.title, summary.render());
+    println!("The whole took {:.0} s.", start.elapsed().as_secs_f64());
+    let document = whole.then(|| root().join("docs/performance.md"));
+    if let Some(path) = output.or(document.as_deref()) {
+        write(path, name, &report.section())?;
+        println!("{} is written.", path.display());
+    }
+    Ok(())
+}
 
 /// Puts a section into the document, in place of the one of the same name, or at its end. Other sections stay as they are.
 pub fn write(path: &Path, name: &str, section: &str) -> Result<()> {

@@ -24,7 +24,6 @@ use super::pps::Plan;
 use super::report::Report;
 use super::{document, machine};
 use crate::cli::{BenchMedia, BenchMediaPart};
-use crate::run::root;
 use crate::setup::packages::{self, Package};
 
 /// What only this bench needs.
@@ -38,36 +37,18 @@ pub fn run(options: &BenchMedia) -> Result<()> {
     let cpu = bench.plan.cpu;
     // The load that waits stays off the relay's core.
     machine::pin(if cpu == 0 { 1 } else { 0 }).context("the load needs a core of its own")?;
-    let mut report = Report {
-        title: "Media",
-        machine: machine::describe(cpu),
-        command: std::env::args()
-            .skip(1)
-            .fold("cargo xtask".into(), |all, word| all + " " + &word),
-        ..Report::default()
-    };
-    for (what, which) in &mut report.machine {
-        if *what == "cores" {
-            let count = which.split(';').next().unwrap_or_default();
-            *which = format!("{count}; the relay has core {cpu}, the load that waits for it is on another");
-        }
-        println!("{what:<12} {which}");
-    }
+    let mut report = Report::apart(
+        "Media",
+        cpu,
+        &format!("the relay has core {cpu}, the load that waits for it is on another"),
+    );
     relay::measure(&bench, &mut report)?;
     prog::measure(&bench, &mut report)?;
     calls::measure(&bench, &mut report)?;
     memory::measure(&bench, &mut report)?;
     setups::measure(&bench, &mut report)?;
-    let summary = report.summary();
-    println!("\n{}\n\n{}", summary.title, summary.render());
-    println!("The whole took {:.0} s.", start.elapsed().as_secs_f64());
-    let all = options.only.is_empty() && !options.quick;
-    let default = all.then(|| root().join("docs/performance.md"));
-    if let Some(path) = options.output.clone().or(default) {
-        document::write(&path, "media", &report.section())?;
-        println!("{} is written.", path.display());
-    }
-    Ok(())
+    let whole = options.only.is_empty() && !options.quick;
+    document::finish(&report, "media", start, whole, options.output.as_deref())
 }
 
 struct Bench {

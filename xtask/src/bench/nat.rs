@@ -7,11 +7,10 @@ use tests::link::Offloads;
 
 use super::figures::Bound;
 use super::pps::{self, Plan};
-use super::report::Report;
+use super::report::{self, Report};
 use super::stand::{Router, Stand};
 use super::{document, expiry, iperf, machine, memory, new_flows, prog};
 use crate::cli::{BenchNat, BenchPart, BenchRouter};
-use crate::run::root;
 
 /// Bindings of the large measurements: about what sixteen addresses have for one protocol.
 const MILLION: u32 = 1_000_000;
@@ -25,7 +24,7 @@ pub fn run(options: &BenchNat) -> Result<()> {
     let mut report = Report {
         title: "NAT",
         machine: machine::describe(bench.plan.cpu),
-        command: command(),
+        command: report::command(),
         ..Report::default()
     };
     for (what, which) in &report.machine {
@@ -35,16 +34,8 @@ pub fn run(options: &BenchNat) -> Result<()> {
     bench.many_flows(&mut report)?;
     bench.new_flows(&mut report)?;
     bench.iperf(&mut report)?;
-    let summary = report.summary();
-    println!("\n{}\n\n{}", summary.title, summary.render());
-    println!("The whole took {:.0} s.", start.elapsed().as_secs_f64());
-    let all = options.only.is_empty() && options.routers.is_empty() && !options.quick;
-    let default = all.then(|| root().join("docs/performance.md"));
-    if let Some(path) = options.output.clone().or(default) {
-        document::write(&path, "nat", &report.section())?;
-        println!("{} is written.", path.display());
-    }
-    Ok(())
+    let whole = options.only.is_empty() && options.routers.is_empty() && !options.quick;
+    document::finish(&report, "nat", start, whole, options.output.as_deref())
 }
 
 struct Bench {
@@ -265,9 +256,4 @@ fn million_text(results: &[pps::Measured]) -> String {
         ),
         None => text.into(),
     }
-}
-
-fn command() -> String {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    format!("cargo xtask {}", args.join(" "))
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::figures::{Bound, Target};
+use super::machine;
 
 /// Everything that a run found out.
 #[derive(Debug, Default)]
@@ -17,6 +18,32 @@ pub struct Report {
     pub tables: Vec<Table>,
     /// The goals.
     pub targets: Vec<Target>,
+}
+
+impl Report {
+    /// Of a run whose load and whose subject have cores of their own; `cores` says who has which. Prints the machine.
+    pub fn apart(title: &'static str, cpu: usize, cores: &str) -> Self {
+        let mut report = Self {
+            title,
+            machine: machine::describe(cpu),
+            command: command(),
+            ..Self::default()
+        };
+        for (what, which) in &mut report.machine {
+            if *what == "cores" {
+                let count = which.split(';').next().unwrap_or_default();
+                *which = format!("{count}; {cores}");
+            }
+            println!("{what:<12} {which}");
+        }
+        report
+    }
+}
+
+/// The command that runs.
+pub fn command() -> String {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    format!("cargo xtask {}", args.join(" "))
 }
 
 /// One table of results.

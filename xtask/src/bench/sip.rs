@@ -25,7 +25,6 @@ use self::server::{Kind, Options};
 use super::report::{Report, Table};
 use super::{document, machine};
 use crate::cli::{BenchServer, BenchSip, BenchSipPart};
-use crate::run::root;
 
 /// Measures, prints, and writes the section of the document.
 pub fn run(options: &BenchSip) -> Result<()> {
@@ -37,21 +36,11 @@ pub fn run(options: &BenchSip) -> Result<()> {
     };
     // The load stays off the servers' core.
     machine::pin(if cpu == 0 { 1 } else { 0 }).context("the load needs a core of its own")?;
-    let mut report = Report {
-        title: "SIP",
-        machine: machine::describe(cpu),
-        command: std::env::args()
-            .skip(1)
-            .fold("cargo xtask".into(), |all, word| all + " " + &word),
-        ..Report::default()
-    };
-    for (what, which) in &mut report.machine {
-        if *what == "cores" {
-            let count = which.split(';').next().unwrap_or_default();
-            *which = format!("{count}; the server has core {cpu} for itself, the load is on another");
-        }
-        println!("{what:<12} {which}");
-    }
+    let mut report = Report::apart(
+        "SIP",
+        cpu,
+        &format!("the server has core {cpu} for itself, the load is on another"),
+    );
     parse::measure(bench.wants(BenchSipPart::Parse), &mut report)?;
     rates::measure(
         &bench,
@@ -64,16 +53,8 @@ pub fn run(options: &BenchSip) -> Result<()> {
     restart::measure(&bench, bench.wants(BenchSipPart::Restart), &mut report)?;
     paths::measure(&bench, bench.wants(BenchSipPart::Paths), &mut report)?;
     flood::measure(&bench, bench.wants(BenchSipPart::Flood), &mut report)?;
-    let summary = report.summary();
-    println!("\n{}\n\n{}", summary.title, summary.render());
-    println!("The whole took {:.0} s.", start.elapsed().as_secs_f64());
-    let all = options.only.is_empty() && options.servers.is_empty() && !options.quick;
-    let default = all.then(|| root().join("docs/performance.md"));
-    if let Some(path) = options.output.clone().or(default) {
-        document::write(&path, "sip", &report.section())?;
-        println!("{} is written.", path.display());
-    }
-    Ok(())
+    let whole = options.only.is_empty() && options.servers.is_empty() && !options.quick;
+    document::finish(&report, "sip", start, whole, options.output.as_deref())
 }
 
 struct Bench {
